@@ -1,0 +1,152 @@
+"""Builds `aioemu._core`, compiling only what changed since the last build.
+
+`cdef.h` declares the interface (cffi reads it, `core.h` includes it); every other C file here is linked in. An object
+is reused when the content of its source, of each header it included and of the flags is the same, so switching
+branches or cloning costs nothing. Not handled: cross compiling. Needs only cffi and a C compiler, no aioemu import.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from cffi import FFI
+
+CORE = Path(__file__).resolve().parent
+ROOT = CORE.parent.parent
+MODULE = "aioemu._core"
+INPLACE = CORE.parent / "_core.abi3.so"
+WARNINGS = ("-Wall", "-Wextra")
+CFLAGS = ("-O2", "-g", "-std=gnu11", "-D_GNU_SOURCE=", "-fPIC", "-fvisibility=hidden", "-pthread")
+LIBRARIES: tuple[str, ...] = ()
+GENERATED = "_core.c"
+
+
+def sources(core: Path = CORE) -> list[Path]:
+    """The C files of the core, in a fixed order; empty while there is no interface to build."""
+    return sorted(core.glob("*.c")) if (core / "cdef.h").exists() else []
+
+
+def compiler() -> list[str]:
+    """The C compiler's command: $CC, else gcc."""
+    return shlex.split(os.environ.get("CC", "gcc"))
+
+
+def flags() -> list[str]:
+    """What every file is compiled with; the user's CFLAGS come last and so win."""
+    include = sysconfig.get_path("include")
+    return [*WARNINGS, *CFLAGS, f"-isystem{include}", *shlex.split(os.environ.get("CFLAGS", ""))]
+
+
+def build(output: Path = INPLACE, core: Path = CORE, cache: Path = ROOT / "build" / "core") -> bool:
+    """Bring (output) up to date with the sources in (core); True when something had to be made."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with _lock(cache / "lock"):
+        files = [_generate(core, cache), *sources(core)]
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+            objects = list(pool.map(lambda path: _compile(path, cache, core), files))
+        return _link(objects, output, cache)
+
+
+def _generate(core: Path, cache: Path) -> Path:
+    """Write the glue between Python and C that cffi derives from cdef.h; untouched when it would be the same."""
+    ffi = FFI()
+    ffi.cdef((core / "cdef.h").read_text())
+    ffi.set_source(MODULE, '#include "core.h"\n')
+    path = cache / GENERATED
+    ffi.emit_c_code(str(path))
+    return path
+
+
+def _compile(source: Path, cache: Path, core: Path) -> Path:
+    """Make (source)'s object in the cache unless the one there was made from the same contents."""
+    target = cache / f"{source.stem}.o"
+    record = target.with_suffix(".json")
+    options = [*compiler(), *flags(), f"-I{core}", *(["-w"] if source.name == GENERATED else [])]
+    if target.exists() and _is_current(record, options, source):
+        return target
+    depfile = target.with_suffix(".d")
+    command = [*options, "-MMD", "-MF", str(depfile), "-c", str(source), "-o", str(target)]
+    record.unlink(missing_ok=True)
+    subprocess.run(command, check=True)
+    inputs = [str(source), *_dependencies(depfile)]
+    record.write_text(json.dumps({"inputs": inputs, "digest": _digest(options, inputs)}))
+    return target
+
+
+def _is_current(record: Path, options: list[str], source: Path) -> bool:
+    try:
+        saved = json.loads(record.read_text())
+        return bool(saved["inputs"][0] == str(source) and saved["digest"] == _digest(options, saved["inputs"]))
+    except (OSError, ValueError, KeyError, IndexError):
+        return False
+
+
+def _dependencies(depfile: Path) -> list[str]:
+    """The files that the compiler read, from its make rule (system headers are left out by -MMD)."""
+    rule = depfile.read_text().replace("\\\n", " ").partition(":")[2]
+    return sorted(set(shlex.split(rule)))
+
+
+def _digest(options: list[str], inputs: list[str]) -> str:
+    digest = hashlib.sha256("\0".join(options).encode())
+    for name in inputs:
+        digest.update(hashlib.sha256(Path(name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _link(objects: list[Path], output: Path, cache: Path) -> bool:
+    """Link into a new file and move it into place, so that a process that has the old one loaded keeps it."""
+    libraries = [f"-l{name}" for name in LIBRARIES]
+    options = [*compiler(), "-shared", "-pthread", "-Wl,-z,relro,-z,now", *shlex.split(os.environ.get("LDFLAGS", ""))]
+    digest = _digest([*options, *libraries, str(output)], [str(path) for path in objects])
+    record = cache / f"link-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}"
+    if output.exists() and record.exists() and record.read_text() == digest:
+        return False
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        subprocess.run([*options, *map(str, objects), *libraries, "-o", str(fresh)], check=True)
+        fresh.replace(output)
+    finally:
+        fresh.unlink(missing_ok=True)
+    record.write_text(digest)
+    return True
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One build at a time per cache; a second one waits and then finds everything made."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    """Build in place and say in one line what happened; exit status 1 when the compiler refused."""
+    if not sources():
+        print("core: no sources, nothing to build")
+        return 0
+    started = time.monotonic()
+    try:
+        made = build()
+    except subprocess.CalledProcessError as exc:
+        print(f"core: {exc.cmd[-3] if '-c' in exc.cmd else 'link'} failed", file=sys.stderr)
+        return 1
+    print(f"core: {'built' if made else 'up to date'} in {time.monotonic() - started:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
