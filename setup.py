@@ -13,7 +13,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 spec = importlib.util.spec_from_file_location("core_build", ROOT / "aioemu" / "core" / "build.py")
-assert spec is not None and spec.loader is not None
+assert spec is not None
+assert spec.loader is not None
 core_build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(core_build)
 

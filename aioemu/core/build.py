@@ -22,12 +22,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cffi import FFI
+from cffi.recompiler import make_c_source
 
 CORE = Path(__file__).resolve().parent
 ROOT = CORE.parent.parent
 MODULE = "aioemu._core"
 INPLACE = CORE.parent / "_core.abi3.so"
 WARNINGS = ("-Wall", "-Wextra")
+ANALYSIS = ("-Werror", "-fanalyzer")
 CFLAGS = ("-O2", "-g", "-std=gnu11", "-D_GNU_SOURCE=", "-fPIC", "-fvisibility=hidden", "-pthread")
 LIBRARIES: tuple[str, ...] = ()
 GENERATED = "_core.c"
@@ -54,26 +56,45 @@ def build(output: Path = INPLACE, core: Path = CORE, cache: Path = ROOT / "build
     cache.mkdir(parents=True, exist_ok=True)
     with _lock(cache / "lock"):
         files = [_generate(core, cache), *sources(core)]
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=_jobs()) as pool:
             objects = list(pool.map(lambda path: _compile(path, cache, core), files))
         return _link(objects, output, cache)
+
+
+def check(core: Path = CORE, cache: Path = ROOT / "build" / "check") -> list[Path]:
+    """Compile every file with warnings as errors and the static analyser; the files that failed, all of them tried."""
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def fails(path: Path) -> bool:
+        try:
+            _compile(path, cache, core, ANALYSIS)
+        except subprocess.CalledProcessError:
+            return True
+        return False
+
+    with _lock(cache / "lock"), ThreadPoolExecutor(max_workers=_jobs()) as pool:
+        files = sources(core)
+        return [path for path, failed in zip(files, pool.map(fails, files), strict=True) if failed]
+
+
+def _jobs() -> int:
+    return min(4, os.cpu_count() or 1)
 
 
 def _generate(core: Path, cache: Path) -> Path:
     """Write the glue between Python and C that cffi derives from cdef.h; untouched when it would be the same."""
     ffi = FFI()
     ffi.cdef((core / "cdef.h").read_text())
-    ffi.set_source(MODULE, '#include "core.h"\n')
     path = cache / GENERATED
-    ffi.emit_c_code(str(path))
+    make_c_source(ffi, MODULE, '#include "core.h"\n', str(path))
     return path
 
 
-def _compile(source: Path, cache: Path, core: Path) -> Path:
+def _compile(source: Path, cache: Path, core: Path, extra: tuple[str, ...] = ()) -> Path:
     """Make (source)'s object in the cache unless the one there was made from the same contents."""
     target = cache / f"{source.stem}.o"
     record = target.with_suffix(".json")
-    options = [*compiler(), *flags(), f"-I{core}", *(["-w"] if source.name == GENERATED else [])]
+    options = [*compiler(), *flags(), f"-I{core}", *extra, *(["-w"] if source.name == GENERATED else [])]
     if target.exists() and _is_current(record, options, source):
         return target
     depfile = target.with_suffix(".d")
@@ -133,20 +154,25 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def main() -> int:
-    """Build in place and say in one line what happened; exit status 1 when the compiler refused."""
+def main(arguments: list[str]) -> int:
+    """Build in place, or with --check only analyse; one line says what happened, exit status 1 when it failed."""
+    started = time.monotonic()
     if not sources():
         print("core: no sources, nothing to build")
         return 0
-    started = time.monotonic()
+    if arguments == ["--check"]:
+        failed = check()
+        verdict = f"refused {', '.join(path.name for path in failed)}" if failed else "no complaint"
+        print(f"core: analyser: {verdict} in {time.monotonic() - started:.1f} s")
+        return 1 if failed else 0
     try:
         made = build()
     except subprocess.CalledProcessError as exc:
-        print(f"core: {exc.cmd[-3] if '-c' in exc.cmd else 'link'} failed", file=sys.stderr)
+        print(f"core: {Path(exc.cmd[-3]).name if '-c' in exc.cmd else 'link'} failed", file=sys.stderr)
         return 1
     print(f"core: {'built' if made else 'up to date'} in {time.monotonic() - started:.1f} s")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
