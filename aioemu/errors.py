@@ -38,6 +38,10 @@ class GuestError(EmuError):
         self.device = device
 
 
+class StateError(EmuError):
+    """A saved state cannot be loaded: torn, of another version, or not made by aioemu."""
+
+
 class AccelError(EmuError):
     """The accelerator cannot run this guest, or stopped running it."""
 
