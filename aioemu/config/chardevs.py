@@ -94,7 +94,10 @@ class PtyOptions(ChardevOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketOptions(ChardevOptions):
-    """A stream socket: listening (`server`) or connecting (again every `reconnect_ms`, 0: never again)."""
+    """A stream socket: listening (`server`) or connecting (again every `reconnect_ms`, 0: never again).
+
+    `listen_if_free` is for `-qmp unix:PATH`: connect where somebody listens at PATH, else listen there.
+    """
 
     address: SocketAddress
     server: bool = False
@@ -102,6 +105,7 @@ class SocketOptions(ChardevOptions):
     telnet: bool = False
     nodelay: bool = True
     reconnect_ms: int = 0
+    listen_if_free: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
