@@ -1,0 +1,1 @@
+"""The tests: a folder per package, and what several of them share."""

@@ -1,0 +1,1 @@
+"""Rules of the project's style that are held by tests."""
