@@ -138,6 +138,7 @@ static inline void cpuid(uint32_t leaf, uint32_t sub, uint32_t out[4])
 
 /* print.c */
 void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void print_flush(void);
 void k_puts(const char *text, uint32_t len);
 
@@ -150,14 +151,46 @@ uint64_t arg(const char *key, uint64_t otherwise);
 const char *parse_number(const char *text, uint64_t *value); /* past the number; NULL when there is none */
 bool same(const char *a, uint32_t len, const char *b);
 
-/* A test returns 0 (passed) or the number of what failed; the table in main.c names it. */
-typedef int test_fn(void);
-struct test {
-	const char *name;
-	test_fn *run;
-	const char *what;
+/* memory.c */
+void map_2m(uint64_t virt, uint64_t phys); /* identity up to 4 GiB is there from the start */
+uint64_t reach(uint64_t phys);             /* make a physical address usable as a pointer, wherever it lies */
+
+/* apic.c: interrupt controllers and timers */
+#define LAPIC_ICR_FIXED_SELF 0x44000
+#define LAPIC_ICR_OTHERS 0xc4000
+void apic_init(void);
+uint32_t apic_id(void);
+void apic_send(uint32_t to, uint32_t command);
+void apic_timer(uint8_t vector, uint32_t count, bool periodic);
+void ioapic_route(uint32_t pin, uint8_t vector);
+void k_eoi(void);
+uint64_t tsc_per_ms(void); /* measured with the PIT once; 2,000,000 without one */
+void spin_us(uint64_t us);
+
+/* smp.c */
+uint32_t smp_start(uint32_t wanted);                          /* CPUs that run then, this one included */
+void smp_run(uint32_t cpus, void (*work)(struct cpu *));      /* on all of them, this one included; waits for the end */
+void smp_serve(struct cpu *cpu) __attribute__((noreturn));    /* what an application processor does */
+
+/* acpi.c */
+struct acpi {
+	uint64_t rsdp, mcfg;
+	uint32_t cpus, tables, bad_checksums;
+	uint16_t pm1a_control, pm_timer;
 };
-int fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const struct acpi *acpi_find(void);
+
+/* stats.c: samples in cycles, reported as one JSON line */
+#define SAMPLES_MAX 16384
+void sample(uint32_t index, uint64_t cycles);
+void samples_print(const char *name, uint32_t count);
+uint64_t random64(uint64_t *state);
+
+/* main.c */
 _Noreturn void leave(uint32_t value);
+uint64_t start_info(void);
+
+/* A test returns 0 when it passed. */
+typedef int test_fn(void);
 
 #endif

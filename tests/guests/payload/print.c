@@ -67,11 +67,8 @@ static void put_number(uint64_t value, uint32_t base, uint32_t width)
 }
 
 /* %s %c %d %u %x %lu %lx %%, with a width that pads with zeros. Nothing else. */
-void print(const char *format, ...)
+static void vprint(const char *format, va_list ap)
 {
-	va_list ap;
-
-	va_start(ap, format);
 	for (; *format; format++) {
 		uint32_t width = 0;
 		bool is_long = false;
@@ -113,5 +110,26 @@ void print(const char *format, ...)
 			put(*format);
 		}
 	}
+}
+
+void print(const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	vprint(format, ap);
 	va_end(ap);
+}
+
+/* Say why a test failed; returns 1, for `return fail(...)`. */
+int fail(const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	print("payload: reason: ");
+	vprint(format, ap);
+	print("\n");
+	va_end(ap);
+	return 1;
 }

@@ -24,9 +24,11 @@ pvh_start:
 	/* An application processor, already in 32-bit protected mode on boot_gdt. */
 	.globl ap_start32
 ap_start32:
+	movl $KERNEL_DS, %eax           /* the real mode segment still ends at 64 KiB */
+	movl %eax, %ds
 	movl $1, %ebp
 	lock xaddl %ebp, ap_tickets
-	cmpl $MAX_CPUS, %ebp
+	cmpl ap_limit, %ebp
 	jae park
 	jmp enter_long_mode
 park:
@@ -233,11 +235,13 @@ boot_gdtr:
 	.word BOOT_GDT_SIZE - 1
 	.long boot_gdt
 	.balign 8
-	.globl start_info_addr, ap_tickets
+	.globl start_info_addr, ap_limit
 start_info_addr:
 	.quad 0
 ap_tickets:
 	.long 1
+ap_limit:
+	.long 1                         /* CPUs with a higher index stay parked */
 
 	/* Identity map of 4 GiB in 2 MiB pages, user, writable, accessed, dirty; from 3 GiB on uncached. */
 	.section .data.pages, "aw"
