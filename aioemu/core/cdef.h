@@ -1,0 +1,182 @@
+/* cdef.h: everything Python may call or read in the native core. Parsed by cffi, so plain declarations only. */
+
+typedef struct core_machine core_machine;
+typedef struct core_chip core_chip;
+
+/* Address spaces of the guest's bus. */
+enum core_space { CORE_PIO, CORE_MMIO };
+
+/* How the core serves one direction of a register (DESIGN §4). */
+enum core_read_mode { CORE_READ_MEMORY, CORE_READ_CLEAR, CORE_READ_SYNC };
+enum core_write_mode { CORE_WRITE_MEMORY, CORE_WRITE_POSTED, CORE_WRITE_SYNC };
+
+/* One register of a window: `width` bytes at `offset`; a write changes the bits of `writable` to those written
+ * and clears the bits of `clear` where a one is written. */
+typedef struct {
+    uint32_t offset;
+    uint8_t width;
+    uint8_t read_mode;
+    uint8_t write_mode;
+    uint8_t unused;
+    uint64_t reset;
+    uint64_t writable;
+    uint64_t clear;
+} core_reg;
+
+/* What the reactor is told. */
+enum core_event_kind {
+    CORE_EVENT_READ,   /* a vCPU waits: answer with core_answer */
+    CORE_EVENT_WRITE,  /* a vCPU waits: answer with core_answer */
+    CORE_EVENT_POSTED, /* a write that nobody waits for */
+    CORE_EVENT_NOTIFY, /* a native chip has news: `tag` is the number given to core_notify_bind */
+    CORE_EVENT_PAUSED, /* no vCPU runs any more */
+    CORE_EVENT_STOPPED /* a vCPU left the guest for good and waits at the gate: `value` is a core_stop */
+};
+
+enum core_stop {
+    CORE_STOP_SHUTDOWN = 1,   /* triple fault */
+    CORE_STOP_RESET,          /* the guest asked for a reset */
+    CORE_STOP_POWEROFF,       /* the guest asked for power off */
+    CORE_STOP_CRASH,          /* the guest reported a crash (KVM_SYSTEM_EVENT_CRASH) */
+    CORE_STOP_INTERNAL_ERROR, /* `offset` = suberror */
+    CORE_STOP_FAIL_ENTRY,     /* `offset` = hardware reason */
+    CORE_STOP_DEBUG,          /* break or step: `offset` = exception, `aux` = pc */
+    CORE_STOP_HALTED,         /* halted for ever: no interrupt controller could wake it */
+    CORE_STOP_HOST_ERROR      /* the accelerator failed: `offset` = errno */
+};
+
+typedef struct {
+    uint32_t kind;
+    uint32_t vcpu;
+    uint32_t tag;  /* of the region (core_map) or of the notifier */
+    uint32_t reg;  /* index of the register in its window */
+    uint32_t size; /* bytes */
+    uint32_t thread;
+    uint64_t seq; /* give it back to core_answer */
+    uint64_t offset;
+    uint64_t value;
+    uint64_t aux;
+} core_event;
+
+/* Exits to user space, by kind (one counter a vCPU and kind; names from core_exit_name). */
+enum core_exit {
+    CORE_EXIT_PIO_READ,
+    CORE_EXIT_PIO_WRITE,
+    CORE_EXIT_MMIO_READ,
+    CORE_EXIT_MMIO_WRITE,
+    CORE_EXIT_HLT,
+    CORE_EXIT_INTR,
+    CORE_EXIT_SYSTEM,
+    CORE_EXIT_OTHER,
+    CORE_EXIT_HANDED_OVER, /* of the above: answered by Python */
+    CORE_EXIT_COUNT
+};
+
+typedef struct {
+    uint64_t base;
+    uint32_t limit;
+    uint16_t selector;
+    uint8_t type, present, dpl, db, s, l, g, avl, unusable;
+} core_segment;
+
+/* x86 processor state, the same for every accelerator. gpr: rax rcx rdx rbx rsp rbp rsi rdi r8..r15 (hardware order). */
+typedef struct {
+    uint64_t gpr[16];
+    uint64_t rip, rflags;
+    core_segment cs, ds, es, fs, gs, ss, tr, ldt;
+    uint64_t gdt_base, idt_base;
+    uint16_t gdt_limit, idt_limit;
+    uint64_t cr0, cr2, cr3, cr4, cr8, efer, apic_base;
+    uint32_t halted;        /* waits for an interrupt */
+    uint32_t uninitialized; /* an application processor that waits for INIT/SIPI */
+} core_cpu_state;
+
+typedef struct {
+    uint32_t function, index, flags, eax, ebx, ecx, edx;
+} core_cpuid;
+
+typedef struct {
+    uint32_t index;
+    uint64_t data;
+} core_msr;
+
+/* machine.c: the machine and its gate. Control thread only unless said otherwise. All return 0 or -errno. */
+core_machine *core_machine_new(uint32_t max_vcpus);
+void core_machine_free(core_machine *m);
+int core_machine_event_fd(core_machine *m);
+int core_machine_collect(core_machine *m, core_event *events, int max);
+int core_machine_start(core_machine *m);
+int core_machine_resume(core_machine *m);
+int core_machine_pause(core_machine *m);
+int core_machine_is_paused(core_machine *m);
+int core_machine_reset(core_machine *m);
+int core_answer(core_machine *m, uint32_t thread, uint64_t seq, uint64_t value);
+uint64_t core_clock_ns(core_machine *m);
+void core_clock_stop(core_machine *m);
+void core_clock_start(core_machine *m);
+void core_clock_own(core_machine *m, int64_t now_ns);
+
+/* accelerators */
+int core_kvm_attach(core_machine *m, int kvm_fd, uint32_t flags);
+enum core_kvm_flag { CORE_KVM_IRQCHIP = 1, CORE_KVM_PIT = 2 };
+int core_kvm_supported_cpuid(int kvm_fd, core_cpuid *entries, int max);
+int core_kvm_check(int kvm_fd, int capability);
+int64_t core_kvm_ring0_rate(int kvm_fd);
+int core_none_attach(core_machine *m);
+const char *core_accel_name(core_machine *m);
+
+/* vCPUs */
+int core_vcpu_add(core_machine *m, uint32_t apic_id);
+int core_vcpu_count(core_machine *m);
+int core_vcpu_thread_id(core_machine *m, uint32_t vcpu);
+int core_vcpu_get_state(core_machine *m, uint32_t vcpu, core_cpu_state *state);
+int core_vcpu_set_state(core_machine *m, uint32_t vcpu, const core_cpu_state *state);
+int core_vcpu_translate(core_machine *m, uint32_t vcpu, uint64_t gva, uint64_t *gpa);
+int core_vcpu_set_cpuid(core_machine *m, uint32_t vcpu, const core_cpuid *entries, int count);
+int core_vcpu_set_msrs(core_machine *m, uint32_t vcpu, const core_msr *msrs, int count);
+int core_vcpu_get_msrs(core_machine *m, uint32_t vcpu, core_msr *msrs, int count);
+int core_vcpu_inject_nmi(core_machine *m, uint32_t vcpu);
+int core_vcpu_debug(core_machine *m, uint32_t vcpu, int single_step, const uint64_t *breakpoints, int count);
+uint64_t core_vcpu_exits(core_machine *m, uint32_t vcpu, uint32_t kind);
+uint64_t core_vcpu_first_entry_ns(core_machine *m, uint32_t vcpu);
+const char *core_exit_name(uint32_t kind);
+
+/* guest memory */
+int core_ram_add(core_machine *m, uint64_t gpa, uint64_t size, int fd, uint64_t fd_offset, uint32_t flags);
+enum core_ram_flag { CORE_RAM_READONLY = 1, CORE_RAM_PREALLOC = 2 };
+int core_ram_remove(core_machine *m, uint64_t gpa);
+uint8_t *core_ram_ptr(core_machine *m, uint64_t gpa, uint64_t size);
+
+/* the bus: regions never overlap; `tag` comes back in events. Safe while vCPUs run. */
+int core_map(core_machine *m, int space, uint64_t base, uint64_t size, core_chip *chip, uint32_t tag);
+int core_unmap(core_machine *m, int space, uint64_t base);
+/* One part of an access from Python: *size shrinks to the bytes done; 1 = handed over in *handover, 0 = answered. */
+int core_access(core_machine *m, int space, uint64_t address, uint32_t *size, int is_write, uint64_t *value,
+                core_event *handover);
+uint64_t core_region_hits(core_machine *m, int space, uint64_t base, int is_write);
+int core_doorbell_add(core_machine *m, int space, uint64_t address, uint32_t size, int fd, int match, uint64_t value);
+int core_doorbell_remove(core_machine *m, int space, uint64_t address, uint32_t size, int fd, int match,
+                         uint64_t value);
+
+/* interrupts: a line is the wired OR of its sources. Any thread. */
+int core_irq_set(core_machine *m, uint32_t gsi, int level);
+int core_irq_pulse(core_machine *m, uint32_t gsi);
+int core_msi_send(core_machine *m, uint64_t address, uint32_t data);
+int core_irqfd_add(core_machine *m, int fd, int resample_fd, uint32_t gsi);
+int core_irqfd_remove(core_machine *m, int fd, uint32_t gsi);
+int core_notify_bind(core_machine *m, core_chip *chip, uint32_t tag);
+
+/* chips */
+void core_chip_free(core_chip *chip);
+void core_chip_reset(core_chip *chip);
+int core_chip_wire(core_chip *chip, core_machine *m, int gsi);
+int core_chip_state_size(core_chip *chip);
+int core_chip_save(core_chip *chip, uint8_t *state, int size);
+int core_chip_load(core_chip *chip, const uint8_t *state, int size);
+/* window.c: a register window */
+core_chip *core_window_new(uint32_t size, const core_reg *regs, int count);
+uint8_t *core_window_bytes(core_chip *window);
+uint64_t core_window_update(core_chip *window, uint32_t offset, uint32_t width, uint64_t keep, uint64_t set);
+core_chip *core_raw_new(void);
+/* One part of an access to a chip that need not be on a bus: as core_access; *reg is the register handed over. */
+int core_chip_access(core_chip *chip, uint64_t offset, uint32_t *size, int is_write, uint64_t *value, uint32_t *reg);
