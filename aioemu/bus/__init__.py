@@ -1,0 +1,1 @@
+"""How a guest reaches a device: registers, windows, wires and, on top of them, address ranges and lines."""
