@@ -31,7 +31,7 @@ struct kvm_cpu {
     struct kvm_run *run;
     struct kvm_power_on power_on;
     uint32_t msr_count;
-    struct kvm_msr_entry *msrs; /* power-on values */
+    struct kvm_msr_entry msrs[KVM_MAX_MSRS]; /* power-on values */
 };
 
 struct kvm_machine {

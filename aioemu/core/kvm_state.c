@@ -42,12 +42,8 @@ static int save_msrs(struct kvm_machine *k, struct kvm_cpu *c) {
     }
     list->nmsrs = KVM_MAX_MSRS;
     int rc = check(ioctl(k->kvm_fd, KVM_GET_MSR_INDEX_LIST, list));
-    struct kvm_msr_entry *msrs = rc < 0 ? NULL : calloc(KVM_MAX_MSRS, sizeof *msrs);
-    if (msrs) {
-        c->msr_count = read_msrs(c->fd, list, msrs);
-        c->msrs = msrs;
-    } else if (rc >= 0) {
-        rc = -ENOMEM;
+    if (rc >= 0) {
+        c->msr_count = read_msrs(c->fd, list, c->msrs);
     }
     free(list);
     return rc < 0 ? rc : 0;

@@ -56,7 +56,6 @@ void core_kvm_vcpu_close(struct core_vcpu *v) {
     if (c->fd >= 0) {
         close(c->fd);
     }
-    free(c->msrs);
     free(c);
     v->accel = NULL;
 }
