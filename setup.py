@@ -1,11 +1,13 @@
 """Adds the C extension `aioemu._core` to the build; everything else is in pyproject.toml.
 
-`aioemu/core/build.py` compiles; this file only tells setuptools where the result goes.
+`aioemu/core/build.py` compiles; this file only tells setuptools where the result goes. With AIOEMU_NO_CORE set it is left
+out: `make venv` does so, because `make core` builds it in place.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -26,8 +28,10 @@ class BuildCore(build_ext):
         core_build.build(Path(self.get_ext_fullpath(ext.name)))
 
 
+has_core = not os.environ.get("AIOEMU_NO_CORE")
+
 setup(
-    ext_modules=[Extension("aioemu._core", sources=[], py_limited_api=True)] if core_build.sources() else [],
+    ext_modules=[Extension("aioemu._core", sources=[], py_limited_api=True)] if has_core else [],
     cmdclass={"build_ext": BuildCore},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
