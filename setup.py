@@ -1,7 +1,7 @@
 """Adds the C extension `aioemu._core` to the build; everything else is in pyproject.toml.
 
-`aioemu/core/build.py` compiles; this file only tells setuptools where the result goes. With AIOEMU_NO_CORE set it is left
-out: `make venv` does so, because `make core` builds it in place.
+`aioemu/core/build.py` compiles; this file only tells setuptools where the result goes. With AIOEMU_NO_CORE set it is
+left out: `make venv` does so, because `make core` builds it in place.
 """
 
 from __future__ import annotations
