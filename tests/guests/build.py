@@ -15,9 +15,9 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "payload"
 FLAGS = (
-    "-std=c11 -O2 -ffreestanding -nostdlib -static -no-pie -fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables"
-    " -fno-tree-loop-distribute-patterns -mno-red-zone -mgeneral-regs-only -Wall -Wextra -Werror"
-    " -Wl,--build-id=none,-z,max-page-size=4096,-z,noexecstack,--no-warn-rwx-segments"
+    "-std=c11 -O2 -ffreestanding -nostdlib -static -no-pie -fno-pic -fno-stack-protector"
+    " -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns -mno-red-zone -mgeneral-regs-only"
+    " -Wall -Wextra -Werror -Wl,--build-id=none,-z,max-page-size=4096,-z,noexecstack,--no-warn-rwx-segments"
 ).split()
 
 

@@ -1,121 +1,120 @@
-/* apic.c: local APIC (SDM 3A 11, as memory), I/O APIC (82093AA), 8259A masked, 8254 channel 2 as a clock. */
+/* apic.c: local APIC (SDM 3A 11, as memory), I/O APIC (82093AA), 8259A masked, 8254 channel 0 as a clock. */
 #include "guest.h"
 
-#define LAPIC 0xfee00000ul
-#define LAPIC_ID (LAPIC + 0x20)
-#define LAPIC_TPR (LAPIC + 0x80)
-#define LAPIC_EOI (LAPIC + 0xb0)
-#define LAPIC_SVR (LAPIC + 0xf0)
-#define LAPIC_ICR_LOW (LAPIC + 0x300)
-#define LAPIC_ICR_HIGH (LAPIC + 0x310)
-#define LAPIC_LVT_TIMER (LAPIC + 0x320)
-#define LAPIC_TIMER_COUNT (LAPIC + 0x380)
+#define LAPIC              0xfee00000ul
+#define LAPIC_ID           (LAPIC + 0x20)
+#define LAPIC_TPR          (LAPIC + 0x80)
+#define LAPIC_EOI          (LAPIC + 0xb0)
+#define LAPIC_SVR          (LAPIC + 0xf0)
+#define LAPIC_ICR_LOW      (LAPIC + 0x300)
+#define LAPIC_ICR_HIGH     (LAPIC + 0x310)
+#define LAPIC_LVT_TIMER    (LAPIC + 0x320)
+#define LAPIC_TIMER_COUNT  (LAPIC + 0x380)
 #define LAPIC_TIMER_DIVIDE (LAPIC + 0x3e0)
-#define LVT_PERIODIC 0x20000
-#define ICR_PENDING 0x1000
-#define DIVIDE_BY_1 0xb
-#define IOAPIC 0xfec00000ul
-#define PIT_HZ 1193182
-#define PIT_GATE 0x61
-#define CALIBRATE_MS 10
+#define LVT_PERIODIC       0x20000
+#define ICR_PENDING        0x1000
+#define DIVIDE_BY_1        0xb
+#define IOAPIC             0xfec00000ul
+#define PIT_HZ             1193182
+#define PIT_CHANNEL_0      0x40
+#define PIT_CONTROL        0x43
+#define CALIBRATE_MS       10
+#define CALIBRATE_TRIES    100000
 
 /* Interrupts only come from the APICs: the 8259s are masked. */
-void apic_init(void)
-{
-	outb(0x21, 0xff);
-	outb(0xa1, 0xff);
-	write32(LAPIC_SVR, 0x1ff);
-	write32(LAPIC_TPR, 0);
+void apic_init(void) {
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+    write32(LAPIC_SVR, 0x1ff);
+    write32(LAPIC_TPR, 0);
 }
 
-uint32_t apic_id(void)
-{
-	return read32(LAPIC_ID) >> 24;
+uint32_t apic_id(void) {
+    return read32(LAPIC_ID) >> 24;
 }
 
-void apic_send(uint32_t to, uint32_t command)
-{
-	while (read32(LAPIC_ICR_LOW) & ICR_PENDING)
-		pause();
-	write32(LAPIC_ICR_HIGH, to << 24);
-	write32(LAPIC_ICR_LOW, command);
+void apic_send(uint32_t to, uint32_t command) {
+    while (read32(LAPIC_ICR_LOW) & ICR_PENDING)
+        pause();
+    write32(LAPIC_ICR_HIGH, to << 24);
+    write32(LAPIC_ICR_LOW, command);
 }
 
-void apic_timer(uint8_t vector, uint32_t count, bool periodic)
-{
-	write32(LAPIC_TIMER_DIVIDE, DIVIDE_BY_1);
-	write32(LAPIC_LVT_TIMER, vector | (periodic ? LVT_PERIODIC : 0));
-	write32(LAPIC_TIMER_COUNT, count);
+void apic_timer(uint8_t vector, uint32_t count, bool periodic) {
+    write32(LAPIC_TIMER_DIVIDE, DIVIDE_BY_1);
+    write32(LAPIC_LVT_TIMER, vector | (periodic ? LVT_PERIODIC : 0));
+    write32(LAPIC_TIMER_COUNT, count);
 }
 
 /* Edge-triggered, active high, fixed, to the CPU that asks. */
-void ioapic_route(uint32_t pin, uint8_t vector)
-{
-	write32(IOAPIC, 0x11 + 2 * pin);
-	write32(IOAPIC + 0x10, apic_id() << 24);
-	write32(IOAPIC, 0x10 + 2 * pin);
-	write32(IOAPIC + 0x10, vector);
+void ioapic_route(uint32_t pin, uint8_t vector) {
+    write32(IOAPIC, 0x11 + 2 * pin);
+    write32(IOAPIC + 0x10, apic_id() << 24);
+    write32(IOAPIC, 0x10 + 2 * pin);
+    write32(IOAPIC + 0x10, vector);
 }
 
-void k_eoi(void)
-{
-	write32(LAPIC_EOI, 0);
+void k_eoi(void) {
+    write32(LAPIC_EOI, 0);
 }
 
-static inline uint64_t k_tsc(void)
-{
-	uint32_t lo, hi;
+static inline uint64_t k_tsc(void) {
+    uint32_t lo, hi;
 
-	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
-	return ((uint64_t)hi << 32) | lo;
+    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
+    return ((uint64_t)hi << 32) | lo;
 }
 
-static inline void k_outb(uint16_t port, uint8_t value)
-{
-	__asm__ volatile("outb %0, %1" : : "a"(value), "d"(port));
+static inline void k_outb(uint16_t port, uint8_t value) {
+    __asm__ volatile("outb %0, %1" : : "a"(value), "d"(port));
 }
 
-static inline uint8_t k_inb(uint16_t port)
-{
-	uint8_t value;
+static inline uint8_t k_inb(uint16_t port) {
+    uint8_t value;
 
-	__asm__ volatile("inb %1, %0" : "=a"(value) : "d"(port));
-	return value;
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "d"(port));
+    return value;
 }
 
-/* Cycles until channel 2, counting down from `count` in mode 0, raises its output (port 0x61 bit 5); 0: it never did. */
-static uint64_t k_time_pit(uint64_t count, uint64_t tries, uint64_t unused)
-{
-	uint64_t start;
+static uint32_t k_pit_count(void) {
+    uint32_t low;
 
-	(void)unused;
-	k_outb(PIT_GATE, (k_inb(PIT_GATE) & 0xfc) | 1);
-	k_outb(0x43, 0xb0);
-	k_outb(0x42, (uint8_t)count);
-	k_outb(0x42, (uint8_t)(count >> 8));
-	start = k_tsc();
-	while (tries--)
-		if (k_inb(PIT_GATE) & 0x20)
-			return k_tsc() - start;
-	return 0;
+    k_outb(PIT_CONTROL, 0x00); /* latch channel 0 */
+    low = k_inb(PIT_CHANNEL_0);
+    return low | (uint32_t)k_inb(PIT_CHANNEL_0) << 8;
 }
 
-uint64_t tsc_per_ms(void)
-{
-	static uint64_t rate;
+/* Cycles while channel 0, free-running in mode 2, counts down by `ticks`; 0 when it does not move. */
+static uint64_t k_time_pit(uint64_t ticks, uint64_t tries, uint64_t unused) {
+    uint64_t start;
+    uint32_t first;
 
-	if (!rate) {
-		uint64_t cycles = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, 1000000, 0);
-
-		rate = cycles > 1000 ? cycles / CALIBRATE_MS : 2000000;
-	}
-	return rate;
+    (void)unused;
+    k_outb(PIT_CONTROL, 0x34);
+    k_outb(PIT_CHANNEL_0, 0);
+    k_outb(PIT_CHANNEL_0, 0);
+    start = k_tsc();
+    first = k_pit_count();
+    while (tries--)
+        if (((first - k_pit_count()) & 0xffff) >= ticks)
+            return k_tsc() - start;
+    return 0;
 }
 
-void spin_us(uint64_t us)
-{
-	uint64_t end = tsc() + us * tsc_per_ms() / 1000;
+uint64_t tsc_per_ms(void) {
+    static uint64_t rate;
 
-	while (tsc() < end)
-		pause();
+    if (!rate) {
+        uint64_t cycles = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, CALIBRATE_TRIES, 0);
+
+        rate = cycles >= CALIBRATE_MS ? cycles / CALIBRATE_MS : 2000000;
+    }
+    return rate;
+}
+
+void spin_us(uint64_t us) {
+    uint64_t end = tsc() + us * tsc_per_ms() / 1000;
+
+    while (tsc() < end)
+        pause();
 }

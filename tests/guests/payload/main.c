@@ -7,98 +7,84 @@
 #include "tests.h"
 
 #define CMDLINE_POINTER 24 /* in the start information */
-#define DEBUG_EXIT 0x501
-#define PM1A_CONTROL 0x604
-#define SLEEP_S5 0x2000 /* SLP_EN, type 0 (ACPI 4.8.3.2.1) */
 
 struct test {
-	const char *name;
-	test_fn *run;
+    const char *name;
+    test_fn *run;
 };
 
 static const struct test tests[] = {
-	{"hello", test_hello},
-	{"info", test_info},
-	{"acpi", test_acpi},
-	{"cpuid", test_cpuid},
-	{"msr", test_msr},
-	{"flood", test_flood},
-	{"echo", test_echo},
-	{"memory", test_memory},
-	{"load", test_load},
-	{"rmw", test_rmw},
-	{"jit", test_jit},
-	{"script", test_script},
-	{"storm", test_storm},
-	{"strio", test_strio},
-	{"mmio", test_mmio},
-	{"fuzz-ports", test_fuzz_ports},
-	{"fuzz-mmio", test_fuzz_mmio},
-	{"pci", test_pci},
-	{"timer", test_timer},
-	{"pit", test_pit},
-	{"pmtimer", test_pmtimer},
-	{"rtc", test_rtc},
-	{"uartirq", test_uartirq},
-	{"smp", test_smp},
-	{"ipi", test_ipi},
-	{"ipi-flood", test_ipi_flood},
-	{"exit", test_exit},
-	{"poweroff", test_poweroff},
-	{"reset", test_reset},
-	{"panic", test_panic},
-	{"halt", test_halt},
-	{"triple", test_triple},
-	{"internal", test_internal},
-	{"jump", test_jump},
-	{"garbage", test_garbage},
+    {"hello", test_hello},
+    {"info", test_info},
+    {"acpi", test_acpi},
+    {"cpuid", test_cpuid},
+    {"msr", test_msr},
+    {"flood", test_flood},
+    {"echo", test_echo},
+    {"memory", test_memory},
+    {"load", test_load},
+    {"rmw", test_rmw},
+    {"jit", test_jit},
+    {"script", test_script},
+    {"storm", test_storm},
+    {"strio", test_strio},
+    {"mmio", test_mmio},
+    {"fuzz-ports", test_fuzz_ports},
+    {"fuzz-mmio", test_fuzz_mmio},
+    {"pci", test_pci},
+    {"timer", test_timer},
+    {"pit", test_pit},
+    {"pmtimer", test_pmtimer},
+    {"rtc", test_rtc},
+    {"uartirq", test_uartirq},
+    {"smp", test_smp},
+    {"ipi", test_ipi},
+    {"ipi-flood", test_ipi_flood},
+    {"exit", test_exit},
+    {"poweroff", test_poweroff},
+    {"reset", test_reset},
+    {"panic", test_panic},
+    {"halt", test_halt},
+    {"triple", test_triple},
+    {"internal", test_internal},
+    {"jump", test_jump},
+    {"garbage", test_garbage},
 };
 #define TESTS (sizeof(tests) / sizeof(tests[0]))
 
 extern uint64_t start_info_addr;
 
 /* The PVH start information (Xen public/arch-x86/hvm/start_info.h). */
-uint64_t start_info(void)
-{
-	return start_info_addr;
+uint64_t start_info(void) {
+    return start_info_addr;
 }
 
-_Noreturn void leave(uint32_t value)
-{
-	print_flush();
-	outb(DEBUG_EXIT, (uint8_t)value);
-	port_out(PM1A_CONTROL, 2, SLEEP_S5);
-	stop_for_ever();
-}
+static void run(void) {
+    uint32_t len = 0;
+    const char *name = arg_word(0, &len);
 
-static void run(void)
-{
-	uint32_t len = 0;
-	const char *name = arg_word(0, &len);
+    for (uint32_t i = 0; i < TESTS; i++)
+        if (name && same(name, len, tests[i].name)) {
+            int bad = tests[i].run();
 
-	for (uint32_t i = 0; i < TESTS; i++)
-		if (name && same(name, len, tests[i].name)) {
-			int bad = tests[i].run();
-
-			print("payload: %s %s\n", bad ? "fail" : "pass", tests[i].name);
-			leave(bad ? 1 : 0);
-		}
-	for (uint32_t i = 0; i < TESTS; i++)
-		print("payload: there is %s\n", tests[i].name);
-	leave(2);
+            print("payload: %s %s\n", bad ? "fail" : "pass", tests[i].name);
+            leave(bad ? 1 : 0);
+        }
+    for (uint32_t i = 0; i < TESTS; i++)
+        print("payload: there is %s\n", tests[i].name);
+    leave(2);
 }
 
 /* start.S comes here at level 3, on the CPU's own stack, with interrupts off. */
-_Noreturn void cpu_main(uint32_t index)
-{
-	struct cpu *cpu = this_cpu();
+_Noreturn void cpu_main(uint32_t index) {
+    struct cpu *cpu = this_cpu();
 
-	cpu->index = index;
-	if (index)
-		smp_serve(cpu);
-	cpu->online = true;
-	args_init(*(const char *const *)(start_info() + CMDLINE_POINTER));
-	trap_init();
-	run();
-	leave(2);
+    cpu->index = index;
+    if (index)
+        smp_serve(cpu);
+    cpu->online = true;
+    args_init(*(const char *const *)(start_info() + CMDLINE_POINTER));
+    trap_init();
+    run();
+    leave(2);
 }

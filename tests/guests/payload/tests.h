@@ -6,7 +6,7 @@
 
 /* t_basic.c */
 test_fn test_hello, test_info, test_acpi, test_cpuid, test_msr, test_flood, test_echo, test_memory, test_load, test_rmw,
-	test_jit;
+    test_jit;
 /* t_io.c */
 test_fn test_script, test_storm, test_strio, test_mmio, test_fuzz_ports, test_fuzz_mmio, test_pci;
 /* t_time.c */
@@ -14,6 +14,7 @@ test_fn test_timer, test_pit, test_pmtimer, test_rtc, test_uartirq;
 /* t_smp.c */
 test_fn test_smp, test_ipi, test_ipi_flood;
 /* t_end.c: those that end the machine, or try to */
-test_fn test_exit, test_poweroff, test_reset, test_panic, test_halt, test_triple, test_internal, test_jump, test_garbage;
+test_fn test_exit, test_poweroff, test_reset, test_panic, test_halt, test_triple, test_internal, test_jump,
+    test_garbage;
 
 #endif
