@@ -45,7 +45,7 @@ test-kvm: core engine ## stock Linux on hardware KVM, which the rig provides on 
 	@.ci/need $(PACKAGES_GUEST) $(PACKAGES_TEST) $(PACKAGES_ORACLE)
 	@$(BIN)/python -m pytest -m rig $(PYTEST_ARGS)
 
-check: core ## style, types, layers, C warnings and analyser
+check: venv ## style, types, layers, C warnings and analyser
 	@.ci/check $(BIN)
 
 format: venv ## bring Python and C into the one layout
