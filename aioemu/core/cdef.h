@@ -145,6 +145,8 @@ const char *core_exit_name(uint32_t kind);
 int core_ram_add(core_machine *m, uint64_t gpa, uint64_t size, int fd, uint64_t fd_offset, uint32_t flags);
 enum core_ram_flag { CORE_RAM_READONLY = 1, CORE_RAM_PREALLOC = 2 };
 int core_ram_remove(core_machine *m, uint64_t gpa);
+/* Tell the accelerator that bytes were changed from outside the guest. Any thread. */
+void core_ram_written(core_machine *m, uint64_t gpa, uint64_t size);
 uint8_t *core_ram_ptr(core_machine *m, uint64_t gpa, uint64_t size);
 
 /* the bus: regions never overlap; `tag` comes back in events. Safe while vCPUs run. */
@@ -180,3 +182,28 @@ uint64_t core_window_update(core_chip *window, uint32_t offset, uint32_t width, 
 core_chip *core_raw_new(void);
 /* One part of an access to a chip that need not be on a bus: as core_access; *reg is the register handed over. */
 int core_chip_access(core_chip *chip, uint64_t offset, uint32_t *size, int is_write, uint64_t *value, uint32_t *reg);
+
+/* uart.c: 16550A; take and feed are the host's side, any thread */
+core_chip *core_uart_new(void);
+int core_uart_take(core_chip *uart, uint8_t *data, int max);
+int core_uart_feed(core_chip *uart, const uint8_t *data, int len);
+int core_uart_space(core_chip *uart);
+int core_uart_pending(core_chip *uart);
+int core_uart_push(core_chip *uart, uint8_t byte);
+void core_uart_break(core_chip *uart);
+void core_uart_modem(core_chip *uart, uint8_t lines);
+uint8_t core_uart_lines(core_chip *uart);
+int core_uart_peek(core_chip *uart, int received, uint8_t *data, int max);
+int core_uart_restore(core_chip *uart, int received, const uint8_t *data, int len);
+/* pmtimer.c: the ACPI power management timer, a free counter of 24 or 32 bits */
+core_chip *core_pmtimer_new(int bits);
+uint64_t core_pmtimer_ticks(core_chip *timer);
+/* pcihost.c: both ways to the configuration space of PCI; functions by bus << 8 | device << 3 | function */
+core_chip *core_pci_new(void);
+core_chip *core_pci_ecam_new(core_chip *pci);
+int core_pci_set(core_chip *pci, uint32_t bdf, core_chip *function);
+/* msix.c: a function's MSI-X table and pending bits */
+core_chip *core_msix_new(int vectors, uint32_t pba_offset);
+void core_msix_control(core_chip *msix, int enabled, int masked);
+int core_msix_notify(core_chip *msix, uint32_t vector);
+int core_msix_enabled(core_chip *msix);

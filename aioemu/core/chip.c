@@ -15,7 +15,6 @@ void core_chip_init(struct core_chip *chip, const struct core_chip_ops *ops) {
 
 void core_chip_free(core_chip *chip) {
     if (chip) {
-        core_chip_line(chip, false);
         chip->ops->destroy(chip);
     }
 }

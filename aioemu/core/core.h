@@ -125,6 +125,8 @@ struct core_accel {
     int (*debug)(struct core_vcpu *v, bool single_step, const uint64_t *breakpoints, int count);
     int (*ram_add)(struct core_machine *m, uint32_t slot, uint64_t gpa, uint64_t size, uint8_t *host, uint32_t flags);
     int (*ram_remove)(struct core_machine *m, uint32_t slot, uint64_t gpa, uint64_t size);
+    /* [gpa, +size) was written from outside the guest: translations of it are void. Any thread; NULL: none are kept. */
+    void (*ram_written)(struct core_machine *m, uint64_t gpa, uint64_t size);
     /* any thread, any time */
     int (*irq)(struct core_machine *m, uint32_t gsi, bool level);
     int (*msi)(struct core_machine *m, uint64_t address, uint32_t data);

@@ -82,6 +82,12 @@ uint8_t *core_ram_ptr(core_machine *m, uint64_t gpa, uint64_t size) {
     return NULL;
 }
 
+void core_ram_written(core_machine *m, uint64_t gpa, uint64_t size) {
+    if (m->accel && m->accel->ram_written) {
+        m->accel->ram_written(m, gpa, size);
+    }
+}
+
 void core_ram_free(core_machine *m) {
     for (uint32_t i = 0; i < CORE_MAX_RAM; i++) {
         if (m->ram[i].used) {

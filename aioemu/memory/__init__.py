@@ -1,0 +1,1 @@
+"""Guest RAM: where it lies and how the machine's own code reads and writes it."""

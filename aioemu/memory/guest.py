@@ -1,0 +1,163 @@
+"""Guest RAM as files in memory: the accelerator, devices in C and Python all see the same bytes.
+
+Python never holds a pointer into guest RAM: it reads and writes the file, or maps a piece of it for as long as the view
+lives, so nothing dangles after the machine is gone. Not here: MMIO, dirty logging. Addresses come from guests: every
+access outside RAM is a GuestError and changes nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aioemu._core import lib
+from aioemu.errors import ConfigError, GuestError, HostError
+
+PAGE_SIZE = 4096
+MAX_RAM_BYTES = 1 << 46  # what 46 physical address bits reach; more than any host here has
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RamRange:
+    """One run of guest-physical addresses, [start, end), backed by the file from `offset` on."""
+
+    start: int
+    size: int
+    offset: int = 0
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class RamBackend:
+    """How the memory is provided: `hugepage_bytes` 0 = ordinary pages; `path` = a file or a hugetlbfs folder."""
+
+    prealloc: bool = False
+    hugepage_bytes: int = 0
+    path: str | None = None
+
+
+def split_around_hole(size: int, low_limit: int, high_start: int = 1 << 32) -> list[RamRange]:
+    """Lay `size` bytes from 0 up to `low_limit`, the rest from `high_start` on: PC memory around its PCI hole."""
+    low = min(size, low_limit)
+    ranges = [RamRange(0, low, 0)]
+    if size > low:
+        ranges.append(RamRange(high_start, size - low, low))
+    return ranges
+
+
+class GuestMemory:
+    """The RAM of one machine. Control thread only."""
+
+    def __init__(self, machine: Any, ranges: Sequence[RamRange], backend: RamBackend = RamBackend()) -> None:
+        self._machine = machine
+        self._ranges = tuple(sorted(ranges))
+        self.backend = backend
+        self.size = sum(r.size for r in self._ranges)
+        if not 0 < self.size <= MAX_RAM_BYTES or any(r.size % PAGE_SIZE or r.start % PAGE_SIZE for r in self._ranges):
+            raise ConfigError(f"memory of {self.size} bytes: not a whole number of pages up to {MAX_RAM_BYTES}", "-m")
+        self._fd = _open_backing(self.size, backend)
+        try:
+            self._map_all()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def ranges(self) -> Sequence[RamRange]:
+        """Where RAM is, ascending."""
+        return self._ranges
+
+    @property
+    def fd(self) -> int:
+        """The file that holds it all, for back ends that map it themselves."""
+        return self._fd
+
+    def read(self, address: int, size: int) -> bytes:
+        """Copy `size` bytes out."""
+        if self.backend.hugepage_bytes:
+            return bytes(self.view(address, size))
+        data = os.pread(self._fd, size, self._offset(address, size)) if size else b""
+        if len(data) != size:
+            raise HostError(f"read guest memory at {address:#x}")
+        return data
+
+    def write(self, address: int, data: bytes | memoryview) -> None:
+        """Copy `data` in."""
+        size = len(data)
+        if not size:
+            return
+        offset = self._offset(address, size)
+        if self.backend.hugepage_bytes:
+            self.view(address, size)[:] = data
+        elif os.pwrite(self._fd, data, offset) != size:
+            raise HostError(f"write guest memory at {address:#x}")
+        lib.core_ram_written(self._machine, address, size)
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Writable memory itself, within one range. Tell `written` what was changed through it."""
+        offset = self._offset(address, size)
+        grain = max(mmap.ALLOCATIONGRANULARITY, self.backend.hugepage_bytes)
+        start = offset // grain * grain
+        length = offset - start + max(size, 1)
+        if self.backend.hugepage_bytes:
+            length = -(-length // grain) * grain
+        try:
+            mapping = mmap.mmap(self._fd, length, offset=start)
+        except OSError as exc:
+            raise HostError(f"map guest memory at {address:#x}", exc.errno) from exc
+        return memoryview(mapping)[offset - start : offset - start + size]
+
+    def written(self, address: int, size: int) -> None:
+        """Bytes were changed through a view: translated code from there is void."""
+        lib.core_ram_written(self._machine, address, size)
+
+    def close(self) -> None:
+        """Let go of the file; the core unmaps its part with the machine."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _offset(self, address: int, size: int) -> int:
+        for each in self._ranges:
+            if each.start <= address and address + size <= each.end and size >= 0:
+                return each.offset + address - each.start
+        raise GuestError(f"{address:#x} and {size} bytes on: not guest memory")
+
+    def _map_all(self) -> None:
+        flags = int(lib.CORE_RAM_PREALLOC) if self.backend.prealloc else 0
+        for each in self._ranges:
+            rc = lib.core_ram_add(self._machine, each.start, each.size, self._fd, each.offset, flags)
+            if rc < 0:
+                raise HostError(f"guest memory of {each.size >> 20} MiB at {each.start:#x}", -rc)
+
+
+def _open_backing(size: int, backend: RamBackend) -> int:
+    try:
+        fd = _open_file(backend.path) if backend.path else _open_memfd(backend.hugepage_bytes)
+    except OSError as exc:
+        raise HostError(f"guest memory of {size >> 20} MiB", exc.errno) from exc
+    try:
+        os.ftruncate(fd, size)
+    except OSError as exc:
+        os.close(fd)
+        raise HostError(f"guest memory of {size >> 20} MiB", exc.errno) from exc
+    return fd
+
+
+def _open_memfd(hugepage_bytes: int) -> int:
+    flags = os.MFD_CLOEXEC
+    if hugepage_bytes:
+        flags |= os.MFD_HUGETLB | ((hugepage_bytes.bit_length() - 1) << os.MFD_HUGE_SHIFT)
+    return os.memfd_create("aioemu-ram", flags)
+
+
+def _open_file(path: str) -> int:
+    if os.path.isdir(path):
+        return os.open(path, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
