@@ -43,7 +43,7 @@ test: core engine ## every test but the rig's; PYTEST_ARGS chooses
 
 test-kvm: core engine ## stock Linux on hardware KVM, which the rig provides on any host
 	@.ci/need $(PACKAGES_GUEST) $(PACKAGES_TEST) $(PACKAGES_ORACLE)
-	@$(BIN)/python -m pytest -m rig $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m rig --timeout 900 $(PYTEST_ARGS)
 
 check: venv ## style, types, layers, C warnings and analyser
 	@.ci/check $(BIN)
