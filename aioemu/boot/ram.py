@@ -6,30 +6,11 @@ This is the seam to the memory layer, which implements GuestRam. Not here: MMIO,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from aioemu.memory.ranges import RamRange
 
-@dataclass(frozen=True, slots=True, order=True)
-class RamRange:
-    """One run of guest-physical addresses, [start, end)."""
-
-    start: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        return self.start + self.size
-
-    def holds(self, address: int, size: int) -> bool:
-        """Whether [address, address + size) lies wholly inside."""
-        return self.start <= address and address + size <= self.end
-
-    def overlaps(self, other: RamRange) -> bool:
-        return self.start < other.end and other.start < self.end
-
-    def __str__(self) -> str:
-        return f"{self.start:#x}..{max(self.start, self.end - 1):#x}"
+__all__ = ["GuestRam", "RamRange"]
 
 
 class GuestRam(Protocol):

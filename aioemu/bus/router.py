@@ -161,10 +161,9 @@ class Router:
         name, callback = self._notified[tag]
         try:
             callback()
-        except Exception:
-            self.log.event("device-error", device=name)
-            self.log.error("%s: failed while it told the host its news", name)
-            raise
+        except Exception as exc:
+            self.log.event("device-error", device=name, error=repr(exc))
+            self.log.error("%s: failed while it told the host its news: %r", name, exc)
 
     def _answer_later(
         self, region: Region, answer: Deferred | Coroutine[Any, Any, int | None], to: tuple[int, int] | None

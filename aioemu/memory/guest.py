@@ -15,22 +15,10 @@ from typing import Any
 
 from aioemu._core import lib
 from aioemu.errors import ConfigError, GuestError, HostError
+from aioemu.memory.ranges import RamRange
 
 PAGE_SIZE = 4096
 MAX_RAM_BYTES = 1 << 46  # what 46 physical address bits reach; more than any host here has
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class RamRange:
-    """One run of guest-physical addresses, [start, end), backed by the file from `offset` on."""
-
-    start: int
-    size: int
-    offset: int = 0
-
-    @property
-    def end(self) -> int:
-        return self.start + self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +33,9 @@ class RamBackend:
 def split_around_hole(size: int, low_limit: int, high_start: int = 1 << 32) -> list[RamRange]:
     """Lay `size` bytes from 0 up to `low_limit`, the rest from `high_start` on: PC memory around its PCI hole."""
     low = min(size, low_limit)
-    ranges = [RamRange(0, low, 0)]
+    ranges = [RamRange(0, low)]
     if size > low:
-        ranges.append(RamRange(high_start, size - low, low))
+        ranges.append(RamRange(high_start, size - low))
     return ranges
 
 
@@ -57,6 +45,7 @@ class GuestMemory:
     def __init__(self, machine: Any, ranges: Sequence[RamRange], backend: RamBackend = RamBackend()) -> None:
         self._machine = machine
         self._ranges = tuple(sorted(ranges))
+        self._offsets = [sum(r.size for r in self._ranges[:i]) for i in range(len(self._ranges))]
         self.backend = backend
         self.size = sum(r.size for r in self._ranges)
         if not 0 < self.size <= MAX_RAM_BYTES or any(r.size % PAGE_SIZE or r.start % PAGE_SIZE for r in self._ranges):
@@ -124,15 +113,15 @@ class GuestMemory:
             self._fd = -1
 
     def _offset(self, address: int, size: int) -> int:
-        for each in self._ranges:
-            if each.start <= address and address + size <= each.end and size >= 0:
-                return each.offset + address - each.start
+        for each, offset in zip(self._ranges, self._offsets, strict=True):
+            if size >= 0 and each.holds(address, size):
+                return offset + address - each.start
         raise GuestError(f"{address:#x} and {size} bytes on: not guest memory")
 
     def _map_all(self) -> None:
         flags = int(lib.CORE_RAM_PREALLOC) if self.backend.prealloc else 0
-        for each in self._ranges:
-            rc = lib.core_ram_add(self._machine, each.start, each.size, self._fd, each.offset, flags)
+        for each, offset in zip(self._ranges, self._offsets, strict=True):
+            rc = lib.core_ram_add(self._machine, each.start, each.size, self._fd, offset, flags)
             if rc < 0:
                 raise HostError(f"guest memory of {each.size >> 20} MiB at {each.start:#x}", -rc)
 

@@ -1,0 +1,174 @@
+"""The native machine on an event loop: one reader for everything its vCPU threads have to say.
+
+Not here: what the machine consists of. `close` joins the threads and frees the core; nothing of it may be used after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from aioemu._core import ffi, lib
+from aioemu.bus.router import Router
+from aioemu.errors import AccelError, EmuError, HostError
+from aioemu.log import Log
+
+EVENTS_AT_ONCE = 64  # per look: keeps one busy machine from holding the loop of all the others
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+GPR_NAMES = tuple("rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split())
+INSTRUCTION_BYTES = 15  # the longest x86 instruction
+
+
+class StopKind(IntEnum):
+    """Why a vCPU left the guest for good (core_stop)."""
+
+    SHUTDOWN = 1
+    RESET = 2
+    POWEROFF = 3
+    CRASH = 4
+    INTERNAL_ERROR = 5
+    FAIL_ENTRY = 6
+    DEBUG = 7
+    HALTED = 8
+    HOST_ERROR = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One vCPU's stop: `detail` and `more` as core_stop says."""
+
+    kind: StopKind
+    vcpu: int
+    detail: int
+    more: int
+
+
+class Native:
+    """Owns one core machine; must be made, used and closed on one loop's thread."""
+
+    def __init__(self, max_vcpus: int, log: Log, on_stop: Callable[[Stop], None]) -> None:
+        self.ptr = lib.core_machine_new(max_vcpus)
+        if self.ptr == ffi.NULL:
+            raise HostError(f"a machine of {max_vcpus} vCPUs")
+        self.log = log
+        self.router = Router(self.ptr, log.to("bus"))
+        self._on_stop = on_stop
+        self._loop = asyncio.get_running_loop()
+        self._events = ffi.new("core_event[]", EVENTS_AT_ONCE)
+        self._paused: list[asyncio.Future[None]] = []
+        self._fd = lib.core_machine_event_fd(self.ptr)
+        self._loop.add_reader(self._fd, self._collect)
+
+    @property
+    def vcpu_count(self) -> int:
+        return int(lib.core_vcpu_count(self.ptr))
+
+    @property
+    def is_paused(self) -> bool:
+        """No vCPU is in the guest."""
+        return bool(lib.core_machine_is_paused(self.ptr))
+
+    def start_threads(self) -> None:
+        """Make the vCPU threads; they wait until `resume`."""
+        rc = lib.core_machine_start(self.ptr)
+        if rc < 0:
+            raise HostError("start a vCPU thread", -rc)
+
+    def resume(self) -> None:
+        """Let the vCPUs into the guest."""
+        lib.core_machine_resume(self.ptr)
+
+    async def pause(self) -> None:
+        """Return when no vCPU is in the guest any more. Cancelling leaves them on their way out."""
+        if lib.core_machine_pause(self.ptr):
+            return
+        paused = self._loop.create_future()
+        self._paused.append(paused)
+        try:
+            await paused
+        finally:
+            if paused in self._paused:
+                self._paused.remove(paused)
+
+    def reset(self) -> None:
+        """Power-on state of every vCPU and of the accelerator's own chips; only while paused."""
+        rc = lib.core_machine_reset(self.ptr)
+        if rc < 0:
+            raise AccelError(f"reset of the processors: {HostError('accelerator', -rc)}")
+
+    def thread_id(self, vcpu: int) -> int:
+        """The host's thread id of a vCPU; 0 before it has a thread."""
+        return max(0, int(lib.core_vcpu_thread_id(self.ptr, vcpu)))
+
+    def registers(self, vcpu: int) -> dict[str, int]:
+        """General and control registers by name, segments as `cs.base` and so on; while that vCPU stands still."""
+        state: Any = ffi.new("core_cpu_state *")
+        rc = lib.core_vcpu_get_state(self.ptr, vcpu, state)
+        if rc < 0:
+            raise HostError(f"registers of vCPU {vcpu}", -rc)
+        values = {name: int(state.gpr[i]) for i, name in enumerate(GPR_NAMES)}
+        for name in ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base"):
+            values[name] = int(getattr(state, name))
+        for name in SEGMENTS:
+            segment = getattr(state, name)
+            values[name] = int(segment.selector)
+            values[f"{name}.base"] = int(segment.base)
+        values["gdt"], values["idt"], values["halted"] = int(state.gdt_base), int(state.idt_base), int(state.halted)
+        return values
+
+    def translate(self, vcpu: int, address: int) -> int | None:
+        """Guest-virtual to guest-physical, as that vCPU sees it now; None where nothing is mapped."""
+        physical = ffi.new("uint64_t *")
+        return int(physical[0]) if lib.core_vcpu_translate(self.ptr, vcpu, address, physical) == 0 else None
+
+    def exits(self) -> dict[str, int]:
+        """User-space exits of all vCPUs so far, by kind."""
+        counts = {}
+        for kind in range(lib.CORE_EXIT_COUNT):
+            name = _text(lib.core_exit_name(kind))
+            counts[name] = sum(lib.core_vcpu_exits(self.ptr, v, kind) for v in range(self.vcpu_count))
+        return counts
+
+    def first_entry_ns(self) -> int:
+        """When the boot processor first entered the guest (CLOCK_MONOTONIC), 0 before."""
+        return int(lib.core_vcpu_first_entry_ns(self.ptr, 0))
+
+    def close(self) -> None:
+        """End the threads and free everything; may be called twice."""
+        if self.ptr == ffi.NULL:
+            return
+        self._loop.remove_reader(self._fd)
+        self.router.close()
+        for paused in self._paused:
+            if not paused.done():
+                paused.set_exception(EmuError("the machine was closed"))
+        lib.core_machine_free(self.ptr)
+        self.ptr = ffi.NULL
+
+    def _collect(self) -> None:
+        events = self._events
+        for i in range(lib.core_machine_collect(self.ptr, events, EVENTS_AT_ONCE)):
+            event = events[i]
+            kind = event.kind
+            if kind <= lib.CORE_EVENT_NOTIFY:
+                self.router.handle(event)
+            elif kind == lib.CORE_EVENT_STOPPED:
+                self._on_stop(Stop(StopKind(event.value), event.vcpu, event.offset, event.aux))
+            elif self.is_paused:
+                self._release()
+            if self.ptr == ffi.NULL:  # a device's answer closed the machine
+                return
+
+    def _release(self) -> None:
+        waiting, self._paused = self._paused, []
+        for paused in waiting:
+            if not paused.done():
+                paused.set_result(None)
+
+
+def _text(string: Any) -> str:
+    raw = ffi.string(string)
+    return raw if isinstance(raw, str) else raw.decode("ascii")
