@@ -13,9 +13,14 @@ enum {
     INTC_NEVER = 0,
     IOAPIC_PINS = 24,
     IOAPIC_TIMER_PIN = 2, /* where the PC wires the 8254 (and ISA line 0): MP specification 1.4, figure 3-3 */
-    IOAPIC_PIC_PIN = 0,   /* and the 8259's INTR */
     LAPIC_TICK_NS = 1,    /* the timer counts at 1 GHz; CPUID leaf 15H says so */
     LAPIC_LVTS = 6,
+    LAPIC_FIRST_VECTOR = 16, /* 0-15 are illegal */
+    LAPIC_MASKED = 1u << 16, /* of a vector table entry */
+    LAPIC_MODE_SHIFT = 17,   /* of the timer's entry: 0 one-shot, 1 periodic, 2 TSC deadline */
+    LAPIC_ERROR_SEND_VECTOR = 1u << 5,
+    LAPIC_ERROR_RECEIVED_VECTOR = 1u << 6,
+    LAPIC_ERROR_REGISTER = 1u << 7,
     TIMER_FLOOR_NS = 50 * 1000, /* the shortest period a guest's periodic timer gets: bounds what it costs the host */
 };
 
@@ -36,7 +41,7 @@ struct lapic {
     uint32_t errors; /* since the last write to ESR */
     uint32_t lvt[LAPIC_LVTS];
     struct vector_set isr, irr, tmr;
-    bool extint; /* an I/O APIC pin in ExtINT mode asked this processor to ask the 8259 */
+    bool extint;           /* an I/O APIC pin in ExtINT mode asked this processor to ask the 8259 */
     int64_t started_ns;    /* when the count began */
     int64_t next_ns;       /* when the timer expires next, INTC_NEVER = off */
     uint64_t tsc_deadline; /* IA32_TSC_DEADLINE, 0 = disarmed */
@@ -69,13 +74,16 @@ struct elcr {
 };
 
 struct i8254_channel {
-    uint32_t reload;     /* 1..65536 (BCD: 10000) */
+    uint32_t reload; /* 1..65536, or 1..10000 in BCD */
     uint8_t mode, access, bcd;
-    uint8_t read_high, write_high, write_low; /* halves of a two-byte transfer */
-    uint8_t status_latched, status;
-    uint8_t latched; /* bytes of the latch still to read: 0, 1, 2 */
+    uint8_t low;     /* first byte of a count that is being written */
+    uint8_t latched; /* bytes of `latch` still to read: 0, 1 or 2 */
+    uint8_t status;  /* valid if status_latched */
     uint16_t latch;
-    bool null_count, gate, armed;
+    bool second_write, second_read, status_latched;
+    bool gate, armed;    /* armed: the count was written (modes 1 and 5: and the gate rose) */
+    bool loaded;         /* the count was written */
+    uint64_t base_ticks; /* counted before started_ns */
     int64_t started_ns;
 };
 
@@ -83,9 +91,8 @@ struct i8254 {
     struct core_chip chip;
     struct core_intc *intc;
     struct i8254_channel channel[3];
-    int64_t ticked_ns; /* the last edge of channel 0 that was passed on */
-    int64_t next_ns;
-    bool out0;
+    uint64_t edges;  /* of channel 0's output that were passed on */
+    int64_t next_ns; /* when the next one is due */
 };
 
 /* Port 61H: gate of channel 2, its output, the refresh toggle. */
@@ -122,7 +129,7 @@ struct core_intc {
 void intc_open(struct core_intc *intc, struct core_machine *m);
 void intc_close(struct core_intc *intc);
 int intc_add_cpu(struct core_intc *intc, uint32_t apic_id);
-int intc_map(struct core_intc *intc);
+int intc_map(struct core_intc *intc, bool with_timer);
 int intc_irq(struct core_intc *intc, uint32_t gsi, bool level);
 int intc_msi(struct core_intc *intc, uint64_t address, uint32_t data);
 /* Let the timers that are due fire; when the next one is due, or INTC_NEVER. */
@@ -142,13 +149,14 @@ struct intc_message {
 /* Returns how many processors took it. */
 int intc_deliver(struct core_intc *intc, const struct intc_message *message);
 int intc_deliver_to(struct core_intc *intc, const struct intc_message *message, uint32_t cpu);
+void intc_line0(struct core_intc *intc, bool level);
 /* The 8259's output changed or a processor may see it differently now. */
 void intc_pic_changed(struct core_intc *intc);
 int64_t intc_now(struct core_intc *intc);
 /* A timer is due at (deadline_ns). */
 void intc_arm(struct core_intc *intc, int64_t deadline_ns);
 
-/* ---- lapic.c, lapic_timer.c ---- */
+/* ---- lapic.c, lapic_ipi.c, lapic_timer.c, lapic_state.c ---- */
 void lapic_open(struct lapic *apic, struct core_intc *intc, uint32_t index, uint32_t id);
 /* INIT: everything but id and base. */
 void lapic_reset(struct lapic *apic, bool power_on);
@@ -166,13 +174,26 @@ void lapic_set_tpr(struct lapic *apic, uint8_t tpr);
 /* 0, or -EINVAL for what must be #GP. */
 int lapic_set_base(struct lapic *apic, uint64_t base);
 void lapic_local(struct lapic *apic, enum lapic_lvt lvt);
+void lapic_error(struct lapic *apic, uint32_t bits);
+bool lapic_is_on(const struct lapic *apic);
+bool lapic_is_enabled(const struct lapic *apic); /* on, and by software too (SVR bit 8) */
+/* The message in ICR goes out. */
+void lapic_send(struct lapic *apic);
 
 uint32_t lapic_timer_count(const struct lapic *apic, int64_t now_ns);
 void lapic_timer_restart(struct lapic *apic, int64_t now_ns);
 void lapic_timer_poll(struct lapic *apic, int64_t now_ns);
+/* The timer's entry was (before). */
+void lapic_timer_changed(struct lapic *apic, uint32_t before);
 bool lapic_deadline_mode(const struct lapic *apic);
 /* IA32_TSC_DEADLINE was written; `due_ns` is when the guest's counter gets there. */
 void lapic_set_deadline(struct lapic *apic, uint64_t deadline, int64_t due_ns);
+
+/* A table entry from a saved state: only its defined bits. */
+void lapic_load_lvt(struct lapic *apic, enum lapic_lvt lvt, uint32_t value);
+int lapic_state_size(struct core_chip *chip);
+int lapic_save(struct core_chip *chip, uint8_t *state);
+int lapic_load(struct core_chip *chip, const uint8_t *state);
 
 /* ---- ioapic.c ---- */
 void ioapic_open(struct ioapic *ioapic, struct core_intc *intc);
@@ -187,10 +208,13 @@ bool i8259_output(const struct i8259 *pic);
 uint8_t i8259_acknowledge(struct core_intc *intc);
 void elcr_open(struct elcr *elcr, struct core_intc *intc);
 
-/* ---- i8254.c ---- */
+/* ---- i8254.c, i8254_state.c, port61.c ---- */
 void i8254_open(struct i8254 *pit, struct core_intc *intc);
 void i8254_poll(struct i8254 *pit, int64_t now_ns);
-bool i8254_gate(const struct i8254 *pit, uint32_t channel);
-void i8254_set_gate(struct i8254 *pit, uint32_t channel, bool gate, int64_t now_ns);
+void i8254_gate(struct i8254_channel *c, bool gate, int64_t now_ns);
 bool i8254_out(const struct i8254_channel *c, int64_t now_ns);
+int64_t i8254_next_edge(const struct i8254 *pit, int64_t now_ns);
+int i8254_state_size(struct core_chip *chip);
+int i8254_save(struct core_chip *chip, uint8_t *state);
+int i8254_load(struct core_chip *chip, const uint8_t *state);
 void port61_open(struct port61 *port, struct core_intc *intc);

@@ -1,7 +1,7 @@
 /* lapic.c: the local APIC of one processor (Intel SDM vol. 3, chapter 11: xAPIC).
  *
- * Registers, acceptance, priorities and interprocessor interrupts; the timer is in lapic_timer.c. Not modelled:
- * x2APIC, SMIs, remote reads, thermal and counter interrupts (their entries are kept). The guest is not trusted.
+ * Registers, acceptance and priorities; lapic_ipi.c sends, lapic_timer.c counts. Not modelled: x2APIC, SMIs, remote
+ * reads, thermal and counter interrupts (their entries are kept). The guest is not trusted.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,17 +34,8 @@ enum {
     VERSION = 0x14 | (LAPIC_LVTS - 1) << 16,
     SVR_ENABLE = 1u << 8,
     SVR_WRITABLE = 0x3ff,
-    LVT_MASKED = 1u << 16,
-    LVT_LEVEL = 1u << 15,
     LVT_REMOTE_IRR = 1u << 14,
-    ERROR_SEND_VECTOR = 1u << 5,
-    ERROR_RECEIVED_VECTOR = 1u << 6,
-    ERROR_REGISTER = 1u << 7,
     ICR_WRITABLE = 0x000ccfff, /* delivery status (bit 12) reads idle: a message takes no time */
-    ICR_ASSERT = 1u << 14,
-    ICR_LEVEL = 1u << 15,
-    DFR_FLAT = 0xf,
-    FIRST_VECTOR = 16, /* 0-15 are illegal */
 
     BASE_BSP = 1u << 8,
     BASE_ENABLE = 1u << 11,
@@ -80,8 +71,12 @@ static int set_highest(const struct vector_set *set) {
 
 /* ---- acceptance and priority (11.8) --------------------------------------------------------------------------------- */
 
-static bool is_on(const struct lapic *apic) {
+bool lapic_is_on(const struct lapic *apic) {
     return apic->base & BASE_ENABLE;
+}
+
+bool lapic_is_enabled(const struct lapic *apic) {
+    return lapic_is_on(apic) && (apic->svr & SVR_ENABLE);
 }
 
 uint32_t lapic_priority(const struct lapic *apic) {
@@ -97,15 +92,15 @@ static int deliverable(const struct lapic *apic) {
 }
 
 bool lapic_takes_pic(const struct lapic *apic) {
-    if (!is_on(apic)) {
+    if (!lapic_is_on(apic)) {
         return apic->base & BASE_BSP; /* LINT0 is INTR then (11.4.3) */
     }
     uint32_t lint0 = apic->lvt[LVT_LINT0];
-    return apic->extint || (!(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == MODE_EXTINT);
+    return apic->extint || (!(lint0 & LAPIC_MASKED) && (lint0 >> 8 & 7) == MODE_EXTINT);
 }
 
 bool lapic_pending(const struct lapic *apic) {
-    return (apic->intc->pic_out && lapic_takes_pic(apic)) || (is_on(apic) && deliverable(apic) >= 0);
+    return (apic->intc->pic_out && lapic_takes_pic(apic)) || (lapic_is_on(apic) && deliverable(apic) >= 0);
 }
 
 void lapic_update(struct lapic *apic) {
@@ -114,21 +109,21 @@ void lapic_update(struct lapic *apic) {
     }
 }
 
-static void error(struct lapic *apic, uint32_t bits) {
+void lapic_error(struct lapic *apic, uint32_t bits) {
     uint32_t lvt = apic->lvt[LVT_ERROR];
     apic->errors |= bits;
     /* An error vector below 16 would be an error itself, for ever. */
-    if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= FIRST_VECTOR) {
+    if (!(lvt & LAPIC_MASKED) && (lvt & 0xff) >= LAPIC_FIRST_VECTOR) {
         lapic_accept(apic, lvt & 0xff, false);
     }
 }
 
 bool lapic_accept(struct lapic *apic, uint8_t vector, bool level) {
-    if (!is_on(apic) || !(apic->svr & SVR_ENABLE)) {
+    if (!lapic_is_enabled(apic)) {
         return false;
     }
-    if (vector < FIRST_VECTOR) {
-        error(apic, ERROR_RECEIVED_VECTOR);
+    if (vector < LAPIC_FIRST_VECTOR) {
+        lapic_error(apic, LAPIC_ERROR_RECEIVED_VECTOR);
         return true;
     }
     set_add(&apic->irr, vector);
@@ -142,7 +137,7 @@ bool lapic_accept(struct lapic *apic, uint8_t vector, bool level) {
 }
 
 int lapic_acknowledge(struct lapic *apic) {
-    int vector = is_on(apic) ? deliverable(apic) : -1;
+    int vector = lapic_is_on(apic) ? deliverable(apic) : -1;
     if (vector < 0) {
         return -1;
     }
@@ -171,7 +166,7 @@ void lapic_set_tpr(struct lapic *apic, uint8_t tpr) {
 /* A local source fires: what its vector table entry says happens. */
 void lapic_local(struct lapic *apic, enum lapic_lvt lvt) {
     uint32_t entry = apic->lvt[lvt];
-    if (entry & LVT_MASKED) {
+    if (entry & LAPIC_MASKED) {
         return;
     }
     switch (lvt == LVT_TIMER || lvt == LVT_ERROR ? MODE_FIXED : entry >> 8 & 7) {
@@ -179,59 +174,6 @@ void lapic_local(struct lapic *apic, enum lapic_lvt lvt) {
     case MODE_NMI: apic->intc->signal(apic->intc->opaque, apic->index, INTC_NMI, 0); break;
     default: break;
     }
-}
-
-/* ---- interprocessor interrupts (11.6) --------------------------------------------------------------------------------- */
-
-/* Logical destinations: flat, or a cluster in the high nibble and its members in the low one (11.6.2.2). */
-bool lapic_matches(const struct lapic *apic, uint8_t destination, bool logical) {
-    uint32_t mine = apic->ldr >> 24;
-    if (!logical) {
-        return destination == 0xff || destination == apic->id;
-    }
-    if (apic->dfr >> 28 == DFR_FLAT) {
-        return mine & destination;
-    }
-    bool same_cluster = destination >> 4 == 0xf || destination >> 4 == mine >> 4;
-    return same_cluster && (mine & destination & 0xf);
-}
-
-static void send_to(struct lapic *from, const struct intc_message *message, uint32_t shorthand) {
-    struct core_intc *intc = from->intc;
-    switch (shorthand) {
-    case 0: intc_deliver(intc, message); break;
-    case 1: intc_deliver_to(intc, message, from->index); break;
-    default:
-        for (uint32_t i = 0; i < intc->cpu_count; i++) {
-            if (shorthand == 2 || i != from->index) {
-                intc_deliver_to(intc, message, i);
-            }
-        }
-    }
-}
-
-static void send(struct lapic *apic) {
-    uint32_t icr = apic->icr_low;
-    struct intc_message message = {
-        .vector = icr & 0xff,
-        .mode = icr >> 8 & 7,
-        .logical = icr >> 11 & 1,
-        .destination = (uint8_t)(apic->icr_high >> 24),
-    };
-    uint32_t shorthand = icr >> 18 & 3;
-    bool deassert = message.mode == MODE_INIT && (icr & (ICR_LEVEL | ICR_ASSERT)) == ICR_LEVEL;
-    bool by_vector = message.mode == MODE_FIXED || message.mode == MODE_LOWEST;
-    if (deassert || message.mode == MODE_EXTINT || message.mode == MODE_RESERVED) {
-        return; /* INIT level de-assert only synchronised arbitration on the P6 bus */
-    }
-    if (by_vector && message.vector < FIRST_VECTOR) {
-        error(apic, ERROR_SEND_VECTOR);
-        return;
-    }
-    if (shorthand == 1 && !by_vector) {
-        return; /* table 11-3: a processor sends itself fixed interrupts only */
-    }
-    send_to(apic, &message, shorthand);
 }
 
 /* ---- registers (table 11-1) ------------------------------------------------------------------------------------------- */
@@ -255,7 +197,9 @@ uint32_t lapic_read(struct lapic *apic, uint32_t offset) {
     case REG_ID: return apic->id << 24;
     case REG_VERSION: return VERSION;
     case REG_TPR: return apic->tpr;
-    case REG_APR: case REG_RRD: case REG_EOI: return 0;
+    case REG_APR:
+    case REG_RRD:
+    case REG_EOI: return 0;
     case REG_PPR: return lapic_priority(apic);
     case REG_LDR: return apic->ldr;
     case REG_DFR: return apic->dfr;
@@ -266,7 +210,7 @@ uint32_t lapic_read(struct lapic *apic, uint32_t offset) {
     case REG_INITIAL_COUNT: return apic->initial_count;
     case REG_CURRENT_COUNT: return lapic_timer_count(apic, intc_now(apic->intc));
     case REG_DIVIDE: return apic->divide;
-    default: error(apic, ERROR_REGISTER); return 0;
+    default: lapic_error(apic, LAPIC_ERROR_REGISTER); return 0;
     }
 }
 
@@ -274,28 +218,28 @@ static void write_svr(struct lapic *apic, uint32_t value) {
     apic->svr = value & SVR_WRITABLE;
     if (!(value & SVR_ENABLE)) {
         for (int i = 0; i < LAPIC_LVTS; i++) {
-            apic->lvt[i] |= LVT_MASKED; /* 11.4.7.2 */
+            apic->lvt[i] |= LAPIC_MASKED; /* 11.4.7.2 */
         }
     }
 }
 
 static void write_lvt(struct lapic *apic, enum lapic_lvt lvt, uint32_t value) {
-    uint32_t masked = apic->svr & SVR_ENABLE ? 0 : LVT_MASKED;
+    uint32_t masked = apic->svr & SVR_ENABLE ? 0 : LAPIC_MASKED;
     uint32_t before = apic->lvt[lvt];
+    if (lvt == LVT_TIMER) {
+        lapic_timer_poll(apic, intc_now(apic->intc)); /* what expired under the old entry */
+    }
     apic->lvt[lvt] = (value & lvt_writable[lvt]) | (before & LVT_REMOTE_IRR) | masked;
     if (lvt == LVT_LINT0) {
         lapic_update(apic);
     }
     if (lvt == LVT_TIMER) {
-        if ((before ^ value) >> 17 & 3) {
-            apic->next_ns = INTC_NEVER; /* 11.5.4: a change of mode disarms */
-            apic->tsc_deadline = 0;
-            apic->initial_count = (value >> 17 & 3) == 2 ? 0 : apic->initial_count;
-        }
-        if (apic->next_ns != INTC_NEVER) {
-            intc_arm(apic->intc, apic->next_ns); /* it may have been unmasked */
-        }
+        lapic_timer_changed(apic, before);
     }
+}
+
+void lapic_load_lvt(struct lapic *apic, enum lapic_lvt lvt, uint32_t value) {
+    apic->lvt[lvt] = (value & (lvt_writable[lvt] | LVT_REMOTE_IRR)) | (apic->svr & SVR_ENABLE ? 0 : LAPIC_MASKED);
 }
 
 void lapic_write(struct lapic *apic, uint32_t offset, uint32_t value) {
@@ -316,7 +260,7 @@ void lapic_write(struct lapic *apic, uint32_t offset, uint32_t value) {
         break;
     case REG_ICR_LOW:
         apic->icr_low = value & ICR_WRITABLE;
-        send(apic);
+        lapic_send(apic);
         break;
     case REG_ICR_HIGH: apic->icr_high = value & 0xff000000; break;
     case REG_INITIAL_COUNT:
@@ -326,10 +270,13 @@ void lapic_write(struct lapic *apic, uint32_t offset, uint32_t value) {
         }
         break;
     case REG_DIVIDE:
+        lapic_timer_poll(apic, intc_now(apic->intc));
         apic->divide = value & 0xb;
-        lapic_timer_restart(apic, intc_now(apic->intc));
+        if (apic->next_ns != INTC_NEVER && !lapic_deadline_mode(apic)) {
+            lapic_timer_restart(apic, intc_now(apic->intc));
+        }
         break;
-    default: error(apic, ERROR_REGISTER); break;
+    default: lapic_error(apic, LAPIC_ERROR_REGISTER); break;
     }
 }
 
@@ -344,7 +291,7 @@ void lapic_reset(struct lapic *apic, bool power_on) {
     apic->dfr = UINT32_MAX;
     apic->svr = 0xff;
     for (int i = 0; i < LAPIC_LVTS; i++) {
-        apic->lvt[i] = LVT_MASKED;
+        apic->lvt[i] = LAPIC_MASKED;
     }
     if (apic->base & BASE_BSP) {
         /* Virtual wire mode as firmware leaves it (MP specification 3.6.2.2): a kernel may be entered without one. */
@@ -363,7 +310,7 @@ int lapic_set_base(struct lapic *apic, uint64_t base) {
     if (base & ~(BASE_ADDRESS | BASE_BSP | BASE_ENABLE)) {
         return -EINVAL;
     }
-    bool switched_off = is_on(apic) && !(base & BASE_ENABLE);
+    bool switched_off = lapic_is_on(apic) && !(base & BASE_ENABLE);
     apic->base = base;
     if (switched_off) {
         lapic_reset(apic, false);
