@@ -6,6 +6,7 @@ VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?=
 
+SANITIZERS := -fsanitize=address,undefined
 BIN := $(VENV)/bin
 PACKAGES_BUILD := gcc libc6-dev python3-dev python3-venv
 PACKAGES_ENGINE := cmake g++ pkg-config
@@ -14,7 +15,7 @@ PACKAGES_TEST := acpica-tools git iproute2 iputils-ping
 # the reference that figures and the rig are measured against; nothing of aioemu needs it
 PACKAGES_ORACLE := qemu-system-x86 qemu-utils
 
-.PHONY: help venv core engine demo run test test-kvm check format bench clean
+.PHONY: help venv core engine demo run test test-kvm test-asan check format bench clean
 
 help: ## name the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,6 +45,13 @@ test: core engine ## every test but the rig's; PYTEST_ARGS chooses
 test-kvm: core engine ## stock Linux on hardware KVM, which the rig provides on any host
 	@.ci/need $(PACKAGES_GUEST) $(PACKAGES_TEST) $(PACKAGES_ORACLE)
 	@$(BIN)/python -m pytest -m rig --timeout 900 $(PYTEST_ARGS)
+
+test-asan: core engine ## the tests on a core with the address and undefined-behaviour sanitizers
+	@CFLAGS='$(SANITIZERS) -O1' LDFLAGS='$(SANITIZERS)' $(BIN)/python aioemu/core/build.py
+	@ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	$(BIN)/python -m pytest -m 'not rig and not package' $(PYTEST_ARGS); \
+	status=$$?; $(BIN)/python aioemu/core/build.py; exit $$status
 
 check: venv ## style, types, layers, C warnings and analyser
 	@.ci/check $(BIN)
