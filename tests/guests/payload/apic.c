@@ -18,7 +18,8 @@
 #define PIT_HZ             1193182
 #define PIT_CHANNEL_0      0x40
 #define PIT_CONTROL        0x43
-#define CALIBRATE_MS       10
+#define CALIBRATE_MS       20
+#define TSC_PER_MS_UNKNOWN 2000000
 #define CALIBRATE_TRIES    100000
 
 /* Interrupts only come from the APICs: the 8259s are masked. */
@@ -84,20 +85,22 @@ static uint32_t k_pit_count(void) {
     return low | (uint32_t)k_inb(PIT_CHANNEL_0) << 8;
 }
 
-/* Cycles while channel 0, free-running in mode 2, counts down by `ticks`; 0 when it does not move. */
+/* Cycles per millisecond while channel 0, free-running in mode 2, counts down by `ticks`; 0 when it does not move. */
 static uint64_t k_time_pit(uint64_t ticks, uint64_t tries, uint64_t unused) {
     uint64_t start;
-    uint32_t first;
+    uint32_t first, passed;
 
     (void)unused;
     k_outb(PIT_CONTROL, 0x34);
     k_outb(PIT_CHANNEL_0, 0);
     k_outb(PIT_CHANNEL_0, 0);
-    start = k_tsc();
     first = k_pit_count();
-    while (tries--)
-        if (((first - k_pit_count()) & 0xffff) >= ticks)
-            return k_tsc() - start;
+    start = k_tsc();
+    while (tries--) {
+        passed = (first - k_pit_count()) & 0xffff;
+        if (passed >= ticks) /* what really passed: the host may have stopped us meanwhile */
+            return (k_tsc() - start) * PIT_HZ / passed / 1000;
+    }
     return 0;
 }
 
@@ -105,9 +108,9 @@ uint64_t tsc_per_ms(void) {
     static uint64_t rate;
 
     if (!rate) {
-        uint64_t cycles = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, CALIBRATE_TRIES, 0);
-
-        rate = cycles >= CALIBRATE_MS ? cycles / CALIBRATE_MS : 2000000;
+        rate = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, CALIBRATE_TRIES, 0);
+        if (!rate)
+            rate = TSC_PER_MS_UNKNOWN;
     }
     return rate;
 }
