@@ -8,7 +8,6 @@ stays with the front end until `writable`. Input is offered only as far as `can_
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,9 +16,10 @@ from typing import Protocol
 
 from aioemu.config import ChardevOptions
 from aioemu.errors import HostError
+from aioemu.log import Log
 
 READ_CHUNK_BYTES = 4096  # one read's upper bound: keeps a flood of input from holding the loop
-log = logging.getLogger("aioemu.chardev")
+log = Log("chardev")
 
 
 class Event(Enum):
