@@ -1,4 +1,4 @@
-"""What every test stands on: markers that follow from the folder, and no KVM where the host has none.
+"""What every test stands on: markers that follow from the folder, no KVM where the host has none, no hurry.
 
 Not here: fixtures of one package, which live in that package's own conftest.
 """
@@ -10,9 +10,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 FOLDER_MARKS = {"package": pytest.mark.package}
+
+# a busy machine is no reason to fail: only a test's own time limit counts, not one example's
+settings.register_profile("aioemu", deadline=None, print_blob=True)
+settings.load_profile("aioemu")
 
 
 def kvm_refusal() -> str:
