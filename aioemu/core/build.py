@@ -31,6 +31,8 @@ INPLACE = CORE.parent / "_core.abi3.so"
 WARNINGS = ("-Wall", "-Wextra")
 ANALYSIS = ("-Werror", "-fanalyzer")
 CFLAGS = ("-O2", "-g", "-std=gnu11", "-D_GNU_SOURCE=", "-fPIC", "-fvisibility=hidden", "-pthread")
+# the guest is hostile: should a check in the core ever be missing, the process ends instead of doing the guest's will
+HARDENING = ("-fstack-protector-strong", "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")
 LIBRARIES: tuple[str, ...] = ()
 GENERATED = "_core.c"
 
@@ -48,7 +50,7 @@ def compiler() -> list[str]:
 def flags() -> list[str]:
     """What every file is compiled with; the user's CFLAGS come last and so win."""
     include = sysconfig.get_path("include")
-    return [*WARNINGS, *CFLAGS, f"-isystem{include}", *shlex.split(os.environ.get("CFLAGS", ""))]
+    return [*WARNINGS, *CFLAGS, *HARDENING, f"-isystem{include}", *shlex.split(os.environ.get("CFLAGS", ""))]
 
 
 def build(output: Path = INPLACE, core: Path = CORE, cache: Path = ROOT / "build" / "core") -> bool:
