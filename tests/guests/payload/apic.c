@@ -20,7 +20,7 @@
 #define PIT_CONTROL        0x43
 #define CALIBRATE_MS       20
 #define TSC_PER_MS_UNKNOWN 2000000
-#define CALIBRATE_TRIES    100000
+#define CALIBRATE_TRIES    1000
 
 /* Interrupts only come from the APICs: the 8259s are masked. */
 void apic_init(void) {
@@ -96,11 +96,11 @@ static uint64_t k_time_pit(uint64_t ticks, uint64_t tries, uint64_t unused) {
     k_outb(PIT_CHANNEL_0, 0);
     first = k_pit_count();
     start = k_tsc();
-    while (tries--) {
+    do {
         passed = (first - k_pit_count()) & 0xffff;
         if (passed >= ticks) /* what really passed: the host may have stopped us meanwhile */
             return (k_tsc() - start) * PIT_HZ / passed / 1000;
-    }
+    } while (passed || tries--);
     return 0;
 }
 
