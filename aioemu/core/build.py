@@ -133,19 +133,41 @@ def _link(objects: list[Path], output: Path, cache: Path) -> bool:
     """Link into a new file and move it into place, so that a process that has the old one loaded keeps it."""
     libraries = [f"-l{name}" for name in LIBRARIES]
     options = [*compiler(), "-shared", "-pthread", "-Wl,-z,relro,-z,now", *shlex.split(os.environ.get("LDFLAGS", ""))]
-    digest = _digest([*options, *libraries, str(output)], [str(path) for path in objects])
+    digest = _digest([*options, *libraries, str(output)], [__file__, *map(str, objects)])
     record = cache / f"link-{hashlib.sha256(str(output).encode()).hexdigest()[:12]}"
     if output.exists() and record.exists() and record.read_text() == digest:
         return False
     output.parent.mkdir(parents=True, exist_ok=True)
     fresh = output.with_name(f".{output.name}.{os.getpid()}")
+    command = [*options, *libraries, "-o", str(fresh), *map(str, objects)]
     try:
-        subprocess.run([*options, *map(str, objects), *libraries, "-o", str(fresh)], check=True)
+        subprocess.run(command, check=True)
+        missing = _missing(fresh)
+        if missing and output == INPLACE:
+            subprocess.run([*command, str(_stand_in(missing, cache))], check=True)
         fresh.replace(output)
     finally:
         fresh.unlink(missing_ok=True)
     record.write_text(digest)
     return True
+
+
+def _missing(module: Path) -> list[str]:
+    """The functions that are used and nowhere defined: undefined symbols that are neither libc's nor Python's."""
+    listing = subprocess.run(
+        ["nm", "-D", "--undefined-only", module], check=True, capture_output=True, text=True
+    ).stdout
+    names = [line.split()[-1] for line in listing.splitlines() if line.split()[0] == "U"]
+    return [name for name in names if "@" not in name and not name.startswith(("Py", "_Py", "__asan", "__ubsan"))]
+
+
+def _stand_in(missing: list[str], cache: Path) -> Path:
+    """An object that dies in place of unwritten functions: in the tree, a half-written core still loads."""
+    print(f"core: declared but not written yet: {', '.join(missing)}", file=sys.stderr)
+    source, target = cache / "stand_in.c", cache / "stand_in.o"
+    source.write_text("".join(f"void {name}(void) {{ __builtin_trap(); }}\n" for name in missing))
+    subprocess.run([*compiler(), "-fPIC", "-fvisibility=hidden", "-c", str(source), "-o", str(target)], check=True)
+    return target
 
 
 @contextmanager
