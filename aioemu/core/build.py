@@ -143,7 +143,7 @@ def _link(objects: list[Path], output: Path, cache: Path) -> bool:
     try:
         subprocess.run(command, check=True)
         missing = _missing(fresh)
-        if missing and output == INPLACE:
+        if missing and output == INPLACE and not LIBRARIES:
             subprocess.run([*command, str(_stand_in(missing, cache))], check=True)
         fresh.replace(output)
     finally:
