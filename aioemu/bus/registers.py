@@ -109,7 +109,7 @@ class RegisterGroup:
 
     def peek(self, register: Register) -> int:
         """The stored value of a register, without any hook."""
-        pointer = ffi.cast(_POINTERS[register.width], self.block.memory + self._base + register.offset)
+        pointer = ffi.cast(_POINTERS[register.width], self.block._bytes + self._base + register.offset)
         return int(pointer[0])
 
     def poke(self, register: Register, value: int) -> None:
@@ -201,7 +201,7 @@ class RegisterBlock(RegisterGroup):
         check_overlap(type(self).__name__, placed)
         self.size = self.size or (placed[-1].end if placed else 1)
         self.chip = _new_window(type(self).__name__, self.size, placed)
-        self.memory = lib.core_window_bytes(self.chip)
+        self._bytes = lib.core_window_bytes(self.chip)
 
     @property
     def window(self) -> Any:

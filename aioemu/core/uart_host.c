@@ -133,7 +133,7 @@ core_chip *core_uart_new(void) {
     return &u->chip;
 }
 
-/* Take up to `max` bytes that the guest sent, in order. How many. */
+/* Take up to `max` bytes that the guest sent, in order. How many; a notification follows if some are left. */
 int core_uart_take(core_chip *uart, uint8_t *data, int max) {
     struct uart *u = (struct uart *)uart;
     pthread_mutex_lock(&u->lock);
@@ -141,6 +141,9 @@ int core_uart_take(core_chip *uart, uint8_t *data, int max) {
     if (u->tx_count) {
         core_uart_transmit(u);
         core_uart_drive(u);
+    }
+    if (u->to_host.count) {
+        core_chip_notify(&u->chip);
     }
     pthread_mutex_unlock(&u->lock);
     return (int)n;
@@ -162,11 +165,12 @@ int core_uart_feed(core_chip *uart, const uint8_t *data, int len) {
     return (int)n;
 }
 
-/* Bytes that core_uart_feed would accept now. */
+/* Bytes that core_uart_feed would accept now; after 0 a notification follows when there is room again. */
 int core_uart_space(core_chip *uart) {
     struct uart *u = (struct uart *)uart;
     pthread_mutex_lock(&u->lock);
     uint32_t n = u->to_guest.size - u->to_guest.count;
+    u->host_waits |= n == 0;
     pthread_mutex_unlock(&u->lock);
     return (int)n;
 }
