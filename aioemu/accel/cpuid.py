@@ -51,8 +51,8 @@ class Model:
 
 _BASELINE = frozenset(
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 sse3 cx16"
-    " syscall nx lm lahf-lm hypervisor x2apic tsc-deadline arat kvmclock kvm-nopiodelay kvmclock2 kvm-asyncpf kvm-steal-time"
-    " kvm-pv-eoi kvm-pv-unhalt kvmclock-stable-bit".split()
+    " syscall nx lm lahf-lm hypervisor x2apic tsc-deadline arat kvmclock kvm-nopiodelay kvmclock2 kvm-asyncpf"
+    " kvm-steal-time kvm-pv-eoi kvm-pv-unhalt kvmclock-stable-bit".split()
 )
 MODELS = {
     model.name: model

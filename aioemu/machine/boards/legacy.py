@@ -1,0 +1,114 @@
+"""The ISA-side chips that boards share, each wired to the kit: serial ports, clock, power management, panic port."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aioemu._core import lib
+from aioemu.accel.cpuid import apic_ids
+from aioemu.boot import smbios, smbios_options
+from aioemu.boot.acpi import AcpiBoard, Cpu, build_tables
+from aioemu.boot.acpi import Uart as AcpiUart
+from aioemu.boot.tables import FirmwareTables
+from aioemu.bus.wires import PIO
+from aioemu.devices.acpi_pm import AcpiPm, Gpe
+from aioemu.devices.pm_timer import PmTimer
+from aioemu.devices.pvpanic import Pvpanic
+from aioemu.devices.reset_control import RESET_PORT, ResetControl
+from aioemu.devices.rtc import Rtc
+from aioemu.devices.rtc_clock import make_clock
+from aioemu.devices.uart import Uart
+from aioemu.errors import HostError
+from aioemu.machine.kit import Kit
+
+UART_PORTS = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))  # COM1 to COM4: base, interrupt
+PM_EVENT, PM_TIMER, PM_GPE0, SCI = 0x600, 0x608, 0x620, 9
+RTC_PORT, RTC_IRQ = 0x70, 8
+PVPANIC_PORT = 0x505
+
+
+def add_serial(kit: Kit, number: int) -> AcpiUart:
+    """The UART `COM<number + 1>`, plugged into the chardev of that number."""
+    base, irq = UART_PORTS[number]
+    place_uart(kit, f"serial{number}", base, irq)
+    kit.connect_serial(kit.chips[f"serial{number}"], number)
+    return AcpiUart(base, irq, number)
+
+
+def place_uart(kit: Kit, name: str, base: int, irq: int) -> Uart:
+    """A UART at a port and line of its own."""
+    uart = Uart()
+    kit.place(name, uart, (PIO, base))
+    rc = lib.core_chip_wire(uart.chip, kit.native.ptr, irq)
+    if rc < 0:
+        raise HostError(f"{name}: interrupt {irq}", -rc)
+    kit.router.notify(uart.chip, uart.notified, name)
+    kit.closers.append(uart.notified)  # the last words go out
+    return uart
+
+
+def add_rtc(kit: Kit) -> Rtc:
+    """The real time clock on interrupt 8."""
+    options = kit.config.rtc
+    clock = make_clock(options.base, options.clock, kit.clock)
+    rtc: Rtc = kit.place("rtc", Rtc(kit.irq(RTC_IRQ), kit.clock, clock), (PIO, RTC_PORT))
+    return rtc
+
+
+def add_power(kit: Kit) -> AcpiPm:
+    """ACPI fixed hardware, its timer, general purpose events, and the reset register."""
+    pm: AcpiPm = kit.place("acpi-pm", AcpiPm(kit.irq(SCI), kit.wishes.power_off, kit.clock), (PIO, PM_EVENT))
+    kit.place("pm-timer", PmTimer(pm.timer_bits), (PIO, PM_TIMER))
+    kit.place("gpe0", Gpe(kit.irq(SCI)), (PIO, PM_GPE0))
+    kit.place("reset-control", ResetControl(kit.wishes.reset), (PIO, RESET_PORT))
+    return pm
+
+
+class PanicWires:
+    """What the panic port's events do to the machine."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._wishes = kit.wishes
+
+    def guest_panicked(self) -> None:
+        self._wishes.panicked("panicked")
+
+    def guest_crash_loaded(self) -> None:
+        self._wishes.panicked("crash-loaded")
+
+    def guest_shutdown(self) -> None:
+        self._wishes.power_off()
+
+
+def add_pvpanic(kit: Kit, port: int = PVPANIC_PORT) -> Pvpanic:
+    """The panic port."""
+    pvpanic: Pvpanic = kit.place("pvpanic", Pvpanic(PanicWires(kit)), (PIO, port))
+    return pvpanic
+
+
+def firmware_tables(kit: Kit, acpi: AcpiBoard | None, product: str) -> FirmwareTables:
+    """ACPI (None: without) and SMBIOS tables of this machine."""
+    config = kit.config
+    base = smbios.Smbios()
+    described = replace(
+        base,
+        system=replace(base.system, product=product),
+        processor=replace(
+            base.processor,
+            sockets=config.smp.sockets,
+            cores=config.smp.cores * config.smp.dies,
+            threads=config.smp.cores * config.smp.dies * config.smp.threads,
+        ),
+        memory=replace(base.memory, ranges=tuple(kit.memory.ranges)),
+    )
+    described = smbios_options.apply_options(described, config.smbios, config.uuid)
+    groups = [smbios.build(described)]
+    if acpi is not None:
+        groups.append(build_tables(acpi))
+    return FirmwareTables.of(*groups)
+
+
+def acpi_cpus(kit: Kit) -> tuple[Cpu, ...]:
+    """Every possible processor; those that are not there yet are disabled."""
+    present = kit.config.smp.cpus
+    return tuple(Cpu(apic_id, n < present) for n, apic_id in enumerate(apic_ids(kit.config.smp)))

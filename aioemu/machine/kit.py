@@ -1,0 +1,105 @@
+"""What a board builds with: places to put chips, lines to wire them to, and the machine's few wishes they can make.
+
+A kit belongs to one machine. Chips are reset, saved and loaded in the order they were added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aioemu.bus.router import IrqSource, MessageSignals, Region, Router
+from aioemu.bus.wires import Placeable
+from aioemu.config import MachineConfig
+from aioemu.errors import ConfigError
+from aioemu.log import Log
+from aioemu.machine.clock import VirtualClock
+from aioemu.machine.native import Native
+from aioemu.memory.guest import GuestMemory
+
+
+class Resettable(Protocol):
+    """A chip with a power-on state."""
+
+    def reset(self) -> None: ...
+
+
+class Savable(Protocol):
+    """A chip whose state can be kept."""
+
+    def save(self) -> Any: ...
+    def load(self, state: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What chips may ask of the machine: each returns at once, the machine acts when the guest has been answered."""
+
+    reset: Callable[[], None]
+    power_off: Callable[[], None]
+    exit: Callable[[int], None]
+    panicked: Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Kit:
+    """The parts of one machine while and after it is built."""
+
+    config: MachineConfig
+    native: Native
+    memory: GuestMemory
+    clock: VirtualClock
+    wishes: Wishes
+    log: Log
+    connect_serial: Callable[[Any, int], None]
+    chips: dict[str, Any] = field(default_factory=dict)
+    closers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def router(self) -> Router:
+        return self.native.router
+
+    @property
+    def msi(self) -> MessageSignals:
+        return MessageSignals(self.native.ptr)
+
+    def irq(self, gsi: int) -> IrqSource:
+        """A new source of the line `gsi`."""
+        return IrqSource(self.native.ptr, gsi)
+
+    def add(self, name: str, chip: Any) -> Any:
+        """Own a chip: it is reset, saved and loaded with the machine. Names are unique."""
+        if name in self.chips:
+            raise ConfigError(f"two devices called {name}")
+        self.chips[name] = chip
+        return chip
+
+    def place(self, name: str, chip: Placeable, *places: tuple[int, int]) -> Any:
+        """Own a chip and put it at each (space, base)."""
+        self.add(name, chip)
+        for space, base in places:
+            self.router.place(chip, space, base, name=name)
+        return chip
+
+    def map(self, name: str, chip: Placeable, space: int, base: int, size: int = 0) -> Region:
+        """Put a further part of a chip on the bus, without owning it a second time."""
+        return self.router.place(chip, space, base, size=size, name=name)
+
+    def reset_chips(self) -> None:
+        """Power-on state of all chips, in the order they were added."""
+        for chip in self._of("reset"):
+            chip.reset()
+
+    def save_chips(self) -> dict[str, Any]:
+        """The state of every chip that has one."""
+        return {name: chip.save() for name, chip in self.chips.items() if hasattr(chip, "save")}
+
+    def close(self) -> None:
+        """Let go of what chips hold of the host, the last made first."""
+        for close in reversed(self.closers):
+            close()
+        self.closers.clear()
+
+    def _of(self, method: str) -> Iterable[Any]:
+        return [chip for chip in self.chips.values() if hasattr(chip, method)]

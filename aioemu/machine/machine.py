@@ -1,0 +1,291 @@
+"""One virtual machine: built from a configuration, started, paused, reset, and gone without a trace.
+
+Everything runs on one event loop; nothing here blocks it but the loading of a kernel, which happens before the guest
+runs. Control operations take turns. What the guest wishes (reset, power off) is done in a task of the machine's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aioemu.accel.base import Accelerator, add_vcpu
+from aioemu.accel.choose import open_accelerator
+from aioemu.accel.cpuid import apic_ids
+from aioemu.boot.loader import BootFiles, KernelImage, load
+from aioemu.chardev import Chardevs, MuxKeys
+from aioemu.config import CpuModel, MachineConfig
+from aioemu.errors import EmuError
+from aioemu.log import EventLog, Log
+from aioemu.machine.board import Board
+from aioemu.machine.boards import make_board
+from aioemu.machine.clock import VirtualClock
+from aioemu.machine.kit import Kit, Wishes
+from aioemu.machine.memory import make_memory
+from aioemu.machine.native import Native, Stop, StopKind
+from aioemu.machine.report import describe_stop
+from aioemu.machine.runstate import Cause, ExitStatus, RunState
+from aioemu.machine.serial import SerialPorts
+from aioemu.machine.vcpus import enter
+from aioemu.memory.guest import GuestMemory
+
+_STOP_STATES = {
+    StopKind.INTERNAL_ERROR: RunState.INTERNAL_ERROR,
+    StopKind.FAIL_ENTRY: RunState.INTERNAL_ERROR,
+    StopKind.HOST_ERROR: RunState.INTERNAL_ERROR,
+    StopKind.HALTED: RunState.INTERNAL_ERROR,
+    StopKind.DEBUG: RunState.DEBUG,
+}
+
+
+class Machine:
+    """A machine in the running loop. `open` builds it, `close` frees everything; both may be called once."""
+
+    def __init__(self, config: MachineConfig, events: EventLog | None = None) -> None:
+        self.config = config
+        self.name = config.name or "aioemu"
+        self.events = events if events is not None else EventLog()
+        self.log = Log("machine", self.name, self.events)
+        self.state = RunState.PRELAUNCH
+        self.chardevs = Chardevs(MuxKeys(quit=self._quit_key))
+        self.serial = SerialPorts(self.chardevs, config.serials)
+        self.native: Native
+        self.memory: GuestMemory
+        self.clock: VirtualClock
+        self.kit: Kit
+        self.board: Board
+        self.accelerator: Accelerator
+        self._closers: list[Callable[[], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._control = asyncio.Lock()
+        self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        self._boot_files: BootFiles | None = None
+
+    # ---- building --------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Build everything up to the first instruction. On failure everything is freed again."""
+        try:
+            await self._open_chardevs()
+            self._build()
+            self._boot()
+            self.native.start_threads()
+        except BaseException:
+            self.close()
+            raise
+
+    async def _open_chardevs(self) -> None:
+        self._closers.append(self.chardevs.close)
+        for options in self.config.chardevs:
+            self.chardevs.add(options)
+        await self.chardevs.open_all()
+
+    def _build(self) -> None:
+        config = self.config
+        self.board = make_board(config, self.log)
+        self.accelerator = open_accelerator(config, self.log.to("accel"))
+        self._closers.append(self.accelerator.close)
+        self.native = Native(max(1, config.smp.maxcpus), self.log, self._on_stop)
+        self._closers.append(self.native.close)
+        self.accelerator.attach(self.native.ptr, self.board.needs)
+        self.memory = make_memory(self.native.ptr, config, self.board)
+        self._closers.append(self.memory.close)
+        self._add_vcpus()
+        self.clock = VirtualClock(self.native.ptr)
+        self._closers.append(self.clock.close)
+        self.kit = self._make_kit()
+        self._closers.append(self.kit.close)
+        self.board.build(self.kit)
+
+    def _add_vcpus(self) -> None:
+        if self.accelerator.name in ("none", "qtest"):
+            return
+        model = self.config.cpu or CpuModel("max")
+        for apic_id in apic_ids(self.config.smp)[: self.config.smp.cpus]:
+            add_vcpu(self.accelerator, self.native.ptr, model, self.config.smp, apic_id)
+
+    def _make_kit(self) -> Kit:
+        wishes = Wishes(
+            reset=lambda: self._soon(self.request_reset(Cause.GUEST_RESET)),
+            power_off=lambda: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN)),
+            exit=lambda code: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN, code, final=True)),
+            panicked=lambda kind: self._soon(self._panicked(kind)),
+        )
+        return Kit(self.config, self.native, self.memory, self.clock, wishes, self.log, self.serial.connect)
+
+    def _boot(self) -> None:
+        """Put kernel and tables into memory and the boot processor at its first instruction."""
+        boot = self.config.boot
+        tables = self.board.firmware(self.kit)
+        if boot.kernel is None:
+            if tables is not None:
+                tables.write(self.memory)
+            return
+        if self._boot_files is None:
+            cmdline = self.board.boot_cmdline(boot.append)
+            self._boot_files = BootFiles(KernelImage(boot.kernel, boot.initrd, cmdline))
+            self._closers.append(self._boot_files.close)
+        enter(self.native, load(self.memory, self._boot_files, self.board.boot_layout(), tables))
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        return self.state is RunState.RUNNING
+
+    async def start(self) -> None:
+        """Let the guest run, unless the configuration says that it waits for `resume` (-S)."""
+        if not self.config.paused and self.state is RunState.PRELAUNCH:
+            await self.resume()
+
+    async def resume(self) -> None:
+        """Let the guest go on. EmuError when only a reset could bring it back."""
+        async with self._control:
+            if self.running:
+                return
+            if self.state.needs_reset:
+                raise EmuError("Resetting the Virtual Machine is required")
+            self._go()
+
+    async def pause(self, state: RunState = RunState.PAUSED) -> None:
+        """Return when no vCPU runs and no virtual time passes. A machine that stands still already stays as it is."""
+        async with self._control:
+            if self.running:
+                await self._halt(state)
+
+    async def reset(self, cause: Cause = Cause.HOST_QMP_SYSTEM_RESET) -> None:
+        """Power-on state, kernel loaded afresh; goes on running if it ran."""
+        async with self._control:
+            await self._reset(cause)
+
+    def powerdown(self) -> None:
+        """Press the power button; the guest may take notice, or not."""
+        self.emit("POWERDOWN")
+        self.board.power_button()
+
+    async def quit(self, cause: Cause = Cause.HOST_QMP_QUIT, code: int = 0) -> None:
+        """End the guest now; `wait` returns."""
+        await self.request_shutdown(cause, code, final=True)
+
+    async def wait(self) -> ExitStatus:
+        """Until the machine's life has ended, and how."""
+        return await asyncio.shield(self._exit)
+
+    @property
+    def exit_status(self) -> ExitStatus | None:
+        """How it ended, once it has."""
+        return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
+
+    async def request_reset(self, cause: Cause) -> None:
+        """A reset that `-no-reboot` turns into the end."""
+        if self.config.no_reboot:
+            await self.request_shutdown(cause)
+            return
+        await self.reset(cause)
+
+    async def request_shutdown(self, cause: Cause, code: int = 0, *, final: bool = False) -> None:
+        """The end, unless `-no-shutdown` keeps the machine for inspection; `final` is the end in any case."""
+        async with self._control:
+            if self._exit.done():
+                return
+            self.emit("SHUTDOWN", guest=cause.by_guest, reason=cause.value)
+            if self.config.no_shutdown and not final:
+                await self._halt(RunState.SHUTDOWN)
+                return
+            await self.native.pause()
+            self.clock.stop()
+            self.state = RunState.SHUTDOWN
+            if not self._exit.done():
+                self._exit.set_result(ExitStatus(cause, code))
+
+    def emit(self, name: str, **data: object) -> None:
+        """Record an event under its QMP name; whoever subscribed to `events` learns of it at once."""
+        self.log.event(name, **data)
+
+    def close(self) -> None:
+        """Free every fd, thread, mapping and task; never fails, may be called again."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        while self._closers:
+            close = self._closers.pop()
+            try:
+                close()
+            except Exception as exc:
+                self.log.error("closing: %r", exc)
+        if not self._exit.done():
+            self._exit.cancel()
+
+    # ---- the steps of it; with the control lock held ---------------------------------------------------------------
+
+    def _go(self) -> None:
+        self.state = RunState.RUNNING
+        self.clock.start()
+        self.native.resume()
+        self.emit("RESUME")
+
+    async def _halt(self, state: RunState) -> None:
+        await self.native.pause()
+        self.clock.stop()
+        was_running, self.state = self.running, state
+        if was_running:
+            self.emit("STOP")
+
+    async def _reset(self, cause: Cause) -> None:
+        was_running = self.running
+        await self.native.pause()
+        self.clock.stop()
+        self.native.router.abandon()
+        self.native.reset()
+        self.kit.reset_chips()
+        self._boot()
+        self.emit("RESET", guest=cause.by_guest, reason=cause.value)
+        self.state = RunState.PRELAUNCH
+        if was_running:
+            self.state = RunState.RUNNING
+            self.clock.start()
+            self.native.resume()
+
+    async def _panicked(self, kind: str) -> None:
+        action = self.config.actions.panic
+        self.emit("GUEST_PANICKED", action={"none": "run", "pause": "pause"}.get(action, "poweroff"), kind=kind)
+        if action == "pause":
+            await self.pause(RunState.GUEST_PANICKED)
+        elif action in ("shutdown", "exit-failure"):
+            await self.request_shutdown(Cause.GUEST_PANIC, 1 if action == "exit-failure" else 0)
+
+    # ---- what vCPUs report -----------------------------------------------------------------------------------------
+
+    def _on_stop(self, stop: Stop) -> None:
+        if stop.kind in (StopKind.SHUTDOWN, StopKind.RESET):
+            self._soon(self.request_reset(Cause.GUEST_RESET))
+        elif stop.kind is StopKind.POWEROFF:
+            self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN))
+        elif stop.kind is StopKind.CRASH:
+            self._soon(self._panicked("crash"))
+        else:
+            self._soon(self._broken(stop))
+
+    async def _broken(self, stop: Stop) -> None:
+        async with self._control:
+            if self.running:
+                await self._halt(_STOP_STATES[stop.kind])
+        text = describe_stop(self.native, self.memory, stop)
+        self.log.event("vcpu-stopped", vcpu=stop.vcpu, kind=stop.kind.name.lower(), detail=stop.detail)
+        if stop.kind is not StopKind.DEBUG:
+            self.log.error("%s", text)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.log.error("%r", task.exception())
+            if not self._exit.done():
+                self._exit.set_result(ExitStatus(Cause.HOST_ERROR, 1))
+
+    def _quit_key(self) -> None:
+        self._soon(self.quit(Cause.HOST_UI))
