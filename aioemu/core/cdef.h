@@ -207,3 +207,27 @@ core_chip *core_msix_new(int vectors, uint32_t pba_offset);
 void core_msix_control(core_chip *msix, int enabled, int masked);
 int core_msix_notify(core_chip *msix, uint32_t vector);
 int core_msix_enabled(core_chip *msix);
+
+/* ---- tcg: the software processor, and the PC's interrupt controllers and timers that come with it ---- */
+enum core_tcg_flag { CORE_TCG_PIT = 1 }; /* with the 8254 and port 61H */
+/* library: the engine's path. -ELIBACC: cannot be loaded; -ELIBBAD: not an engine of this version. */
+int core_tcg_attach(core_machine *m, const char *library, uint32_t flags);
+int core_tcg_supported_cpuid(core_cpuid *entries, int max);
+enum core_intc_kind { CORE_LAPIC, CORE_IOAPIC, CORE_I8259, CORE_I8254, CORE_PORT61, CORE_ELCR };
+/* index: the vCPU of a local APIC, 0 or 1 of an 8259. NULL: there is none. Owned by the machine. */
+core_chip *core_tcg_chip(core_machine *m, int kind, uint32_t index);
+/* The same chips without a processor: (cpus) local APICs on machine (m), whose clock they use. For tests. */
+typedef struct core_intc core_intc;
+core_intc *core_intc_new(core_machine *m, uint32_t cpus);
+void core_intc_free(core_intc *intc);
+core_chip *core_intc_chip(core_intc *intc, int kind, uint32_t index);
+int core_intc_irq(core_intc *intc, uint32_t gsi, int level);
+int core_intc_msi(core_intc *intc, uint64_t address, uint32_t data);
+/* The vector that the processor would take now, acknowledged, or -1. */
+int core_intc_acknowledge(core_intc *intc, uint32_t cpu);
+/* Let due timers fire; the time of the next, 0 = none. */
+int64_t core_intc_poll(core_intc *intc);
+/* What was signalled to the processor since the last call: bits 0 interrupt, 1 NMI, 2 INIT, 3 SIPI; 15:8 its vector. */
+uint32_t core_intc_signals(core_intc *intc, uint32_t cpu);
+int core_intc_set_deadline(core_intc *intc, uint32_t cpu, uint64_t deadline);
+int core_intc_set_base(core_intc *intc, uint32_t cpu, uint64_t base);

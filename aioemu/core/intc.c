@@ -116,19 +116,32 @@ void intc_line0(struct core_intc *intc, bool level) {
 }
 
 /* ISA lines reach both controllers; line 2 is the 8259 pair's own. */
+static void set_line(struct core_intc *intc, uint32_t gsi, bool level) {
+    if (gsi == 0) {
+        intc_line0(intc, level);
+        return;
+    }
+    if (gsi < 16 && gsi != 2) {
+        i8259_line(&intc->pic[gsi / 8], gsi % 8, level);
+    }
+    ioapic_line(&intc->ioapic, gsi, level);
+}
+
+void intc_drive(struct core_intc *intc, enum intc_source source, uint32_t gsi, bool level) {
+    bool before = (intc->driven[0] | intc->driven[1]) >> gsi & 1;
+    intc->driven[source] = (intc->driven[source] & ~(1u << gsi)) | (uint32_t)level << gsi;
+    bool after = (intc->driven[0] | intc->driven[1]) >> gsi & 1;
+    if (before != after) {
+        set_line(intc, gsi, after);
+    }
+}
+
 int intc_irq(struct core_intc *intc, uint32_t gsi, bool level) {
     if (gsi >= IOAPIC_PINS) {
         return -EINVAL;
     }
     pthread_mutex_lock(&intc->lock);
-    if (gsi == 0) {
-        intc_line0(intc, level);
-    } else {
-        if (gsi < 16 && gsi != 2) {
-            i8259_line(&intc->pic[gsi / 8], gsi % 8, level);
-        }
-        ioapic_line(&intc->ioapic, gsi, level);
-    }
+    intc_drive(intc, INTC_MACHINE, gsi, level);
     pthread_mutex_unlock(&intc->lock);
     return 0;
 }
@@ -158,7 +171,6 @@ static int64_t earlier(int64_t a, int64_t b) {
 }
 
 int64_t intc_poll(struct core_intc *intc, int64_t now_ns) {
-    pthread_mutex_lock(&intc->lock);
     i8254_poll(&intc->pit, now_ns);
     int64_t next = intc->pit.next_ns;
     for (uint32_t i = 0; i < intc->cpu_count; i++) {
@@ -168,7 +180,6 @@ int64_t intc_poll(struct core_intc *intc, int64_t now_ns) {
             next = earlier(next, apic->next_ns);
         }
     }
-    pthread_mutex_unlock(&intc->lock);
     return next;
 }
 
@@ -246,4 +257,16 @@ int intc_map(struct core_intc *intc, bool with_timer) {
         }
     }
     return 0;
+}
+
+core_chip *intc_chip(struct core_intc *intc, int kind, uint32_t index) {
+    switch (kind) {
+    case CORE_LAPIC: return index < intc->cpu_count ? &intc->cpu[index]->chip : NULL;
+    case CORE_IOAPIC: return index == 0 ? &intc->ioapic.chip : NULL;
+    case CORE_I8259: return index < 2 ? &intc->pic[index].chip : NULL;
+    case CORE_I8254: return index == 0 ? &intc->pit.chip : NULL;
+    case CORE_PORT61: return index == 0 ? &intc->port61.chip : NULL;
+    case CORE_ELCR: return index == 0 ? &intc->elcr.chip : NULL;
+    default: return NULL;
+    }
 }

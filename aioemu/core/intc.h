@@ -102,6 +102,9 @@ struct port61 {
     uint8_t control;
 };
 
+/* Who drives a line; the wires OR them. */
+enum intc_source { INTC_MACHINE, INTC_EVENTFD, INTC_SOURCES };
+
 enum intc_signal { INTC_INTERRUPT, INTC_NMI, INTC_INIT, INTC_SIPI };
 
 struct core_intc {
@@ -116,25 +119,28 @@ struct core_intc {
     struct i8254 pit;
     struct port61 port61;
     bool pic_out;
+    uint32_t driven[INTC_SOURCES]; /* bit n: the source asserts line n */
     /* What a processor must look at; lock held, must not call back. Vector only for INTC_SIPI. */
     void (*signal)(void *opaque, uint32_t cpu, enum intc_signal what, uint8_t vector);
     /* A level-triggered interrupt of this line was finished; lock held. May be NULL. */
     void (*finished)(void *opaque, uint32_t gsi);
-    /* A timer was armed for earlier than the last answer of intc_poll; lock held. */
+    /* A timer was armed; lock held. */
     void (*armed)(void *opaque, int64_t deadline_ns);
     void *opaque;
 };
 
-/* ---- intc.c: the whole. intc_new, _free, _poll, _irq, _msi take the lock themselves. ---- */
+/* ---- intc.c: the whole. _irq, _msi, _reset and _acknowledge take the lock themselves. ---- */
 void intc_open(struct core_intc *intc, struct core_machine *m);
 void intc_close(struct core_intc *intc);
 int intc_add_cpu(struct core_intc *intc, uint32_t apic_id);
 int intc_map(struct core_intc *intc, bool with_timer);
 int intc_irq(struct core_intc *intc, uint32_t gsi, bool level);
+void intc_drive(struct core_intc *intc, enum intc_source source, uint32_t gsi, bool level); /* lock held */
 int intc_msi(struct core_intc *intc, uint64_t address, uint32_t data);
-/* Let the timers that are due fire; when the next one is due, or INTC_NEVER. */
+/* Let the timers that are due fire; when the next one is due, or INTC_NEVER. Lock held. */
 int64_t intc_poll(struct core_intc *intc, int64_t now_ns);
 void intc_reset(struct core_intc *intc);
+core_chip *intc_chip(struct core_intc *intc, int kind, uint32_t index);
 /* The vector that the processor takes now, acknowledged at its controller, or -1. Takes the lock. */
 int intc_acknowledge(struct core_intc *intc, uint32_t cpu);
 

@@ -41,7 +41,7 @@ enum {
     BASE_ENABLE = 1u << 11,
 };
 
-static const uint64_t BASE_ADDRESS = 0x0000000ffffff000; /* 36 bits of physical address */
+static const uint64_t BASE_ADDRESS = 0x000000fffffff000; /* 40 bits of physical address */
 
 /* Timer: vector, mask, mode; LINT: vector, mode, polarity, trigger, mask; error: vector, mask (figure 11-8). */
 static const uint32_t lvt_writable[LAPIC_LVTS] = {0x700ff, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};

@@ -62,7 +62,7 @@ static bool is_possible(const struct lapic_state *s) {
     const int64_t longest_ns = 1ll << 40; /* 2^32 counts of 128 ns, rounded up; a deadline further off fires early */
     return s->version == STATE_VERSION && !(s->flags & ~(RUNNING | EXTINT)) && s->id <= 0xff && s->tpr <= 0xff &&
            !(s->ldr & 0xffffff) && (s->dfr & 0x0fffffff) == 0x0fffffff && s->svr <= 0x3ff && s->errors <= 0xff &&
-           s->esr <= 0xff && !(s->divide & ~0xbu) && !(s->base & ~0xffffff900ull) && s->passed_ns >= 0 &&
+           s->esr <= 0xff && !(s->divide & ~0xbu) && !(s->base & ~0xfffffff900ull) && s->passed_ns >= 0 &&
            s->due_ns > -longest_ns && s->due_ns < longest_ns * 1024 &&
            !((s->isr.word[0] | s->irr.word[0] | s->tmr.word[0]) & 0xffff);
 }
