@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from aioemu.boot import lowmem, params
 from aioemu.boot.image import ImageFile
-from aioemu.boot.ram import GuestRam, RamRange
+from aioemu.boot.ram import GuestRam, RamRange, runs_of
 
 MAGIC = b"HdrS"
 MAGIC_AT = params.HEADER_MAGIC
@@ -83,8 +83,10 @@ def parse(image: ImageFile, head: bytes) -> BzImage:
         pref_address=field("Q", 0x258, PROTOCOL_INIT_SIZE),
         init_size=field("I", 0x260, PROTOCOL_INIT_SIZE),
     )
+    header = bytearray(page)
+    struct.pack_into("<I", header, params.CODE32_START, load_address)  # where it is, not where it was built to be
     return BzImage(
-        header=page[params.SETUP_HEADER : end],
+        header=bytes(header[params.SETUP_HEADER : end]),
         version=version,
         payload_at=payload_at,
         payload_size=payload_size,
@@ -99,10 +101,9 @@ def parse(image: ImageFile, head: bytes) -> BzImage:
 def load(ram: GuestRam, image: ImageFile, kernel: BzImage) -> None:
     """Read the protected-mode part into RAM."""
     if not any(run.holds(kernel.memory.start, kernel.memory.size) for run in ram.ranges):
-        runs = ", ".join(map(str, ram.ranges))
-        raise image.error(f"the kernel needs {kernel.memory} to unpack itself, RAM is {runs}")
-    view = ram.view(kernel.load_address, kernel.payload_size)
-    image.fill(kernel.payload_at, view, "the kernel's protected-mode part")
+        raise image.error(f"the kernel needs {kernel.memory} to unpack itself, RAM is {runs_of(ram)}")
+    place = RamRange(kernel.load_address, kernel.payload_size)
+    image.load(kernel.payload_at, ram, place, "the kernel's protected-mode part")
 
 
 def _place(

@@ -41,7 +41,7 @@ class E820Entry:
 
 FIXED: tuple[E820Entry, ...] = (
     E820Entry(lowmem.EBDA_START, lowmem.VIDEO_START - lowmem.EBDA_START, E820Type.RESERVED),
-    E820Entry(lowmem.TABLES.start, lowmem.FIRMWARE_END - lowmem.TABLES.start, E820Type.RESERVED),
+    E820Entry(lowmem.TABLES.start, lowmem.FIRMWARE.size, E820Type.RESERVED),
 )
 VIDEO_HOLE = RamRange(lowmem.VIDEO_START, lowmem.TABLES.start - lowmem.VIDEO_START)  # not RAM, and not in the map
 

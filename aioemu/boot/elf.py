@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aioemu.boot import lowmem
 from aioemu.boot.image import ImageFile
-from aioemu.boot.ram import GuestRam, RamRange
+from aioemu.boot.ram import GuestRam, RamRange, runs_of
 
 MAGIC = b"\x7fELF"
 HEADERS_MAX = 128  # program headers; Linux has 5, linkers make one per segment kind. 0xffff would be extended numbering
@@ -95,11 +95,10 @@ def load(ram: GuestRam, image: ImageFile, kernel: ElfKernel) -> None:
     """Fill RAM with every segment: the file's bytes, then zeros."""
     for segment in kernel.segments:
         if not any(run.holds(segment.p_paddr, segment.p_memsz) for run in ram.ranges):
-            runs = ", ".join(map(str, ram.ranges))
-            raise image.error(f"a segment at {segment.place} does not lie in RAM ({runs})")
+            raise image.error(f"a segment at {segment.place} does not lie in RAM ({runs_of(ram)})")
     for segment in kernel.segments:
-        part = f"the segment at {segment.p_paddr:#x}"
-        image.fill(segment.p_offset, ram.view(segment.p_paddr, segment.p_filesz), part)
+        place = RamRange(segment.p_paddr, segment.p_filesz)
+        image.load(segment.p_offset, ram, place, f"the segment at {segment.p_paddr:#x}")
         _zero(ram, segment.p_paddr + segment.p_filesz, segment.p_memsz - segment.p_filesz)
 
 

@@ -10,6 +10,7 @@ import os
 import stat
 from types import TracebackType
 
+from aioemu.boot.ram import GuestRam, RamRange
 from aioemu.errors import ConfigError, HostError
 
 OFFSET_MAX = 1 << 62  # beyond the end of any file, and what the host's calls take together with a size
@@ -30,26 +31,25 @@ class ImageFile:
         self.path = os.fspath(path)
         self.what = what
         try:
+            self._refuse(os.stat(self.path))  # before it is opened: opening a device or a FIFO has effects
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as exc:
             raise HostError(f"open {what} {self.path}", exc.errno) from exc
         except ValueError as exc:
             raise ConfigError(f"{what} {self.path!r}: {exc}") from exc
         try:
-            self.size_hint = self._check()
+            status = os.fstat(self._fd)
+            self._refuse(status)
         except BaseException:
             self.close()
             raise
+        self.size_hint = status.st_size
 
-    def _check(self) -> int:
-        try:
-            status = os.fstat(self._fd)
-        except OSError as exc:
-            raise HostError(f"examine {self.what} {self.path}", exc.errno) from exc
+    def _refuse(self, status: os.stat_result) -> None:
+        """Only a regular file has a size and offsets, and never blocks."""
         if not stat.S_ISREG(status.st_mode):
             kind = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
             raise self.error(f"is {kind}, a regular file is needed")
-        return status.st_size
 
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fill `view` from `offset` on; less only where the file ends."""
@@ -76,17 +76,20 @@ class ImageFile:
             raise self.truncated(part, offset, size, len(data))
         return data
 
-    def fill(self, offset: int, view: memoryview, part: str) -> None:
-        """Fill `view` completely or say that the file is truncated."""
-        count = self.read_into(offset, view)
-        if count < len(view):
-            raise self.truncated(part, offset, len(view), count)
-
     def error(self, reason: str) -> ConfigError:
         return ConfigError(f"{self.what} {self.path}: {reason}")
 
     def truncated(self, part: str, offset: int, size: int, got: int) -> ConfigError:
         return self.error(f"truncated: {part} needs {size} bytes at offset {offset:#x}, the file has {got} there")
+
+    def load(self, offset: int, ram: GuestRam, place: RamRange, part: str) -> None:
+        """Fill a place in guest RAM completely or say that the file is truncated."""
+        if place.size:
+            with ram.view(place.start, place.size) as view:
+                count = self.read_into(offset, view)
+            ram.written(place.start, place.size)
+            if count < place.size:
+                raise self.truncated(part, offset, place.size, count)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from aioemu.boot import lowmem
 from aioemu.boot.image import ImageFile
-from aioemu.boot.ram import GuestRam, RamRange
+from aioemu.boot.ram import GuestRam, RamRange, runs_of
 
 ADDRESS_MAX = 0xFFFFFFFF  # within the identity map, and within 32-bit fields of every protocol
 
@@ -21,11 +21,9 @@ def load_initrd(ram: GuestRam, image: ImageFile, taken: Sequence[RamRange], addr
         raise image.error("is empty")
     place = place_high(ram.ranges, taken, size, min(address_max, ADDRESS_MAX))
     if place is None:
-        total = sum(run.size for run in ram.ranges)
-        raise image.error(
-            f"does not fit: {size} bytes needed below {address_max + 1:#x} beside the kernel, RAM has {total}"
-        )
-    image.fill(0, ram.view(place.start, size), "the initrd")
+        where = f"below {address_max + 1:#x} and beside the kernel, RAM is {runs_of(ram)}"
+        raise image.error(f"does not fit: {size} bytes are needed {where}")
+    image.load(0, ram, place, "the initrd")
     if image.read(size, 1):
         raise image.error(f"has more than the {size} bytes that it had when it was opened")
     return place

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
-from aioemu.boot import bzimage, e820, elf, initrd, multiboot, params, pvh
+from aioemu.boot import bzimage, e820, elf, initrd, lowmem, multiboot, params, pvh
 from aioemu.boot.e820 import E820Entry
 from aioemu.boot.entry import BootEntry
 from aioemu.boot.image import ImageFile
-from aioemu.boot.ram import GuestRam, RamRange
+from aioemu.boot.ram import GuestRam, RamRange, runs_of
 from aioemu.boot.tables import FirmwareTables
 from aioemu.errors import ConfigError
 
@@ -81,9 +81,10 @@ def load(
     if isinstance(image, KernelImage):
         with BootFiles(image) as files:
             return load(ram, files, layout, tables)
+    boot = _Boot(ram, image, layout, tables.rsdp if tables else 0)
     if tables is not None:
         tables.write(ram)
-    return _Boot(ram, image, layout, tables.rsdp if tables else 0).load()
+    return boot.load()
 
 
 class _Boot:
@@ -94,6 +95,9 @@ class _Boot:
         self.files = files
         self.layout = layout
         self.rsdp = rsdp
+        for needed in (RamRange(0, lowmem.VIDEO_START), lowmem.FIRMWARE):
+            if not any(run.holds(needed.start, needed.size) for run in ram.ranges):
+                raise ConfigError(f"booting a kernel needs RAM at {needed}, RAM is {runs_of(ram)}", option="m")
         self.memory_map = e820.build_map(ram.ranges, layout.reserved)
 
     def load(self) -> BootEntry:

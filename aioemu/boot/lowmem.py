@@ -18,13 +18,14 @@ ZERO_PAGE = RamRange(0x7000, PAGE)  # struct boot_params
 STACK = RamRange(0x8000, PAGE)  # grows down from 0x8ff0
 STACK_TOP = 0x8FF0
 PAGE_TABLES = RamRange(0x9000, 6 * PAGE)  # PML4, PDPT, four page directories
-SETUP_DATA = RamRange(0xF000, 0x1000)  # one struct setup_data: the random seed
+SETUP_DATA = RamRange(0x9FC00, 0x400)  # one struct setup_data: where it is, a kernel splits its own map of RAM
 CMDLINE = RamRange(0x20000, 0x10000)  # 64 KiB: any kernel's command line with its NUL
 
-EBDA_START = 0x9FC00  # where PCs end base memory; kernels take what is above it for firmware's
+EBDA_START = SETUP_DATA.start  # where PCs end base memory; kernels take what is above it for firmware's
 VIDEO_START = 0xA0000
 TABLES = RamRange(0xE0000, 0x10000)  # ACPI: searched for the RSDP in 16-byte steps (ACPI 6.5 5.2.5.1)
 SMBIOS = RamRange(0xF0000, 0x10000)  # searched for _SM3_ in 16-byte steps (SMBIOS 3.7 5.2.2)
+FIRMWARE = RamRange(0xE0000, 0x20000)  # both, as the memory map reports them
 FIRMWARE_END = MIB
 
 LOAD_MIN = MIB  # kernels and initrds go above all of this

@@ -22,6 +22,7 @@ BOOT_FLAG = 0x1FE
 HEADER_MAGIC = 0x202
 VERSION = 0x206
 TYPE_OF_LOADER = 0x210
+CODE32_START = 0x214
 RAMDISK_IMAGE = 0x218
 CMD_LINE_PTR = 0x228
 SETUP_DATA_PTR = 0x250
@@ -59,14 +60,13 @@ def write_boot_params(
     page[SETUP_HEADER : SETUP_HEADER + len(header)] = header
     page[TYPE_OF_LOADER] = LOADER_UNDEFINED
     struct.pack_into("<Q", page, ACPI_RSDP_ADDR, rsdp)
-    if initrd is not None:
-        struct.pack_into("<II", page, RAMDISK_IMAGE, initrd.start, initrd.size)
+    struct.pack_into("<II", page, RAMDISK_IMAGE, *((initrd.start, initrd.size) if initrd else (0, 0)))
     struct.pack_into("<I", page, CMD_LINE_PTR, lowmem.CMDLINE.start)
     page[E820_ENTRIES] = len(memory_map)
     for index, entry in enumerate(memory_map):
         _E820.pack_into(page, E820_TABLE + index * _E820.size, entry.start, entry.size, entry.kind)
+    struct.pack_into("<Q", page, SETUP_DATA_PTR, lowmem.SETUP_DATA.start if rng_seed else 0)
     if rng_seed:
-        struct.pack_into("<Q", page, SETUP_DATA_PTR, lowmem.SETUP_DATA.start)
         seed = rng_seed[:RNG_SEED_MAX]
         ram.write(lowmem.SETUP_DATA.start, struct.pack("<QII", 0, SETUP_RNG_SEED, len(seed)) + seed)
     ram.write(lowmem.CMDLINE.start, cmdline + b"\0")

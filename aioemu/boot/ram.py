@@ -10,7 +10,7 @@ from typing import Protocol
 
 from aioemu.memory.ranges import RamRange
 
-__all__ = ["GuestRam", "RamRange"]
+__all__ = ["GuestRam", "RamRange", "runs_of"]
 
 
 class GuestRam(Protocol):
@@ -25,4 +25,12 @@ class GuestRam(Protocol):
     def read(self, address: int, size: int) -> bytes: ...
 
     def view(self, address: int, size: int) -> memoryview:
-        """Writable memory itself, within one range: large images are read from the file straight into it."""
+        """Writable memory itself, within one range, for images read straight into it. The caller releases it."""
+
+    def written(self, address: int, size: int) -> None:
+        """Bytes were changed through a view."""
+
+
+def runs_of(ram: GuestRam) -> str:
+    """The ranges in words, for an error message."""
+    return ", ".join(map(str, ram.ranges))

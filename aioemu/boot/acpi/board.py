@@ -68,7 +68,7 @@ class PciHost:
 
 @dataclass(frozen=True, slots=True)
 class Uart:
-    """A 16550A on ISA ports."""
+    """A 16550A on ISA ports; COM1 has `uid` 0."""
 
     port: int
     irq: int

@@ -55,7 +55,7 @@ def _cpu(uid: int) -> bytes:
 
 
 def _uart(uart: Uart) -> bytes:
-    return _device(f"COM{uart.uid}", "PNP0501", res.io(uart.port, 8), res.irq(uart.irq), uid=uart.uid)
+    return _device(f"COM{uart.uid + 1}", "PNP0501", res.io(uart.port, 8), res.irq(uart.irq), uid=uart.uid)
 
 
 def _virtio_mmio(transport: VirtioMmio) -> bytes:
