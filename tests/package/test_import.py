@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import json
-import subprocess
 import sys
 
 import pytest
 
 import aioemu
 from aioemu import __file__ as init_path
+from tests.package.conftest import run
 
 HEAVY = {"uvloop", "msgspec", "pyroute2", "qemu", "unicorn", "cffi", "asyncio"}
 
@@ -19,9 +19,7 @@ HEAVY = {"uvloop", "msgspec", "pyroute2", "qemu", "unicorn", "cffi", "asyncio"}
 def loaded_after(program: str) -> set[str]:
     """The top-level modules that a fresh interpreter has loaded after running the program."""
     report = "import sys, json; print('\\n' + json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-    command = [sys.executable, "-c", f"{program}\n{report}"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return set(json.loads(output.splitlines()[-1]))
+    return set(json.loads(run(sys.executable, "-c", f"{program}\n{report}").splitlines()[-1]))
 
 
 def run_command(argument: str) -> str:
