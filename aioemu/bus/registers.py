@@ -256,6 +256,21 @@ class RegisterBlock(RegisterGroup):
         for group in self.groups.values():
             group.loaded()
 
+    def check_state(self, state: Any) -> dict[str, tuple[dict[str, int], State]]:
+        """What `load` would apply to each group; StateError when the state cannot be this device's."""
+        name = type(self).__name__
+        if not isinstance(state, dict) or state.keys() != self.groups.keys():
+            raise StateError(f"{name}: not a state of this device")
+        where = {key: f"{name}.{key}" if key else name for key in self.groups}
+        return {key: group._parse(where[key], state[key]) for key, group in self.groups.items()}
+
+    def register_at(self, number: int) -> tuple[int, int] | None:
+        """Offset and width of the register that the window calls `number`."""
+        if number >= len(self._slots):
+            return None
+        register, at, _, _ = self._slots[number]
+        return at, register.width
+
     def _include(self, group: RegisterGroup, offset: int) -> None:
         for register in group.tuned():
             read, write = group._hooks(register)

@@ -1,0 +1,1 @@
+"""PCI and PCI Express: configuration space, functions, bridges and interrupts by message."""
