@@ -9,7 +9,7 @@ from tests.style.sources import LINKED, ROOT, files, texts
 
 LINES_MAX = 400
 CODE = (".py", ".pyi", ".c", ".h", ".S", ".sh")
-VAGUE = {"util", "utils", "common", "misc", "helper", "helpers", "stuff"}
+VAGUE = {"util", "utils", "common", "misc"}
 # where somebody's checkout, home or tool happens to be; put together so that this file does not match itself
 MACHINE_PATHS = re.compile(
     "|".join(("/" + "work/", "/" + r"root/(?!\.\.)", "/" + r"home/(?!user\b)\w", r"\.py" + "env", "/opt/" + "pypi"))
