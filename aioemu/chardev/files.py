@@ -67,7 +67,7 @@ class FileChardev(DescriptorChardev):
 
 
 class PipeChardev(DescriptorChardev):
-    """`path`.in and `path`.out where both exist, else `path` for both ways."""
+    """`path`.in and `path`.out where both exist, else `path`: for output if it is a FIFO, for both ways if not."""
 
     def __init__(self, options: PipeOptions) -> None:
         super().__init__(options)
@@ -80,13 +80,14 @@ class PipeChardev(DescriptorChardev):
     async def open(self) -> None:
         self.start(*self._open_fifos())
 
-    def _open_fifos(self) -> tuple[int, int]:
+    def _open_fifos(self) -> tuple[int | None, int]:
         incoming, outgoing = f"{self._path}.in", f"{self._path}.out"
         if os.path.exists(incoming) and os.path.exists(outgoing):
             in_fd = self.own(open_path(self.id, incoming, os.O_RDWR))
             return in_fd, self.own(open_path(self.id, outgoing, os.O_RDWR))
         both = self.own(open_path(self.id, self._path, os.O_RDWR))
-        return both, both
+        own_output = stat.S_ISFIFO(os.fstat(both).st_mode)  # reading a FIFO that we write brings our own words
+        return None if own_output else both, both
 
 
 class SerialChardev(DescriptorChardev):

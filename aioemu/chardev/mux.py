@@ -129,8 +129,8 @@ class MuxChardev(Chardev):
                 self._escaped = True
             elif self._focus is not None:
                 self._focus.hold(byte)
-        if self._focus is not None:
-            self._focus.pump()
+        for port in list(self.ports):  # the focus may have moved in the middle
+            port.pump()
 
     def room(self) -> int:
         """Bytes that may be typed now."""

@@ -73,7 +73,7 @@ class FileOptions(ChardevOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipeOptions(ChardevOptions):
-    """A pair of FIFOs `path`.in and `path`.out, or one FIFO `path` for both ways."""
+    """A pair of FIFOs `path`.in and `path`.out, or `path` alone: a FIFO for output, a device for both ways."""
 
     path: str
 
