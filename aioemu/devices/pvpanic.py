@@ -1,4 +1,4 @@
-"""pvpanic: the guest's kernel tells its host that it crashed (pvpanic specification, port variant).
+"""pvpanic: the guest's kernel tells its host that it crashed (pvpanic specification, ISA and PCI).
 
 Reading the register gives the events that this device takes; a guest sends only those. Several bits in one write are
 several events. Unknown bits are ignored, as the specification asks.
@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from aioemu.bus.registers import Reg, RegisterBlock, bit
+from aioemu.devices.pci.bars import BarSpec
+from aioemu.devices.pci.function import Identity, PciFunction
 
 DEFAULT_PORT = 0x505
 EVENTS = 0x07
+PCI_ID = Identity(0x1B36, 0x0011, 0x088000, 1, 0x1AF4, 0x1100)
+BAR_BYTES = 16
 
 
 class Events(Reg):
@@ -53,3 +57,12 @@ class Pvpanic(RegisterBlock):
             self.wires.guest_crash_loaded()
         if value & Events.shutdown:
             self.wires.guest_shutdown()
+
+
+class PvpanicPci(PciFunction):
+    """The same register in a BAR of a PCI function (1b36:0011)."""
+
+    def __init__(self, wires: PanicWires, events: int = EVENTS) -> None:
+        self.port = Pvpanic(wires, events)
+        bar = BarSpec(0, "mem32", BAR_BYTES, [(0, self.port)])
+        super().__init__(PCI_ID, bars=[bar], name="pvpanic-pci")
