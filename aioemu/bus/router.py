@@ -52,6 +52,7 @@ class Router:
         self._next_tag = 1
         self._open: set[Deferred] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[Any, asyncio.TimerHandle] = {}
 
     @property
     def regions(self) -> list[Region]:
@@ -76,13 +77,27 @@ class Router:
         if self._regions.pop(region.tag, None) is not None:
             lib.core_unmap(self._machine, region.space, region.base)
 
-    def notify(self, chip: Any, callback: Callable[[], None], name: str) -> None:
-        """Call back on the loop whenever a native chip has news."""
+    def notify(self, chip: Any, callback: Callable[[], None], name: str, gather_s: float = 0.0) -> None:
+        """Call back on the loop when a native chip has news: the first at once, then at most every `gather_s`."""
         tag = self._take_tag()
+        if gather_s:
+            callback = self._gathered(chip, callback, gather_s)
         rc = lib.core_notify_bind(self._machine, chip, tag)
         if rc < 0:
             raise HostError(f"notifications of {name}", -rc)
         self._notified[tag] = (name, callback)
+
+    def _gathered(self, chip: Any, callback: Callable[[], None], gather_s: float) -> Callable[[], None]:
+        def news() -> None:
+            lib.core_notify_hold(chip, 1)
+            self._held[chip] = asyncio.get_running_loop().call_later(gather_s, release)
+            callback()
+
+        def release() -> None:
+            self._held.pop(chip, None)
+            lib.core_notify_hold(chip, 0)
+
+        return news
 
     def hits(self, region: Region) -> tuple[int, int]:
         """How often the guest read and wrote there."""
@@ -208,6 +223,8 @@ class Router:
     def close(self) -> None:
         """Take everything off the bus."""
         self.abandon()
+        for held in self._held.values():
+            held.cancel()
         for region in tuple(self._regions.values()):
             self.remove(region)
 

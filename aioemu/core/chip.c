@@ -57,7 +57,23 @@ void core_chip_notify(struct core_chip *chip) {
         return;
     }
     uint64_t bit = 1ull << (chip->notify % 64);
-    if (!(atomic_fetch_or(&chip->machine->notify_bits[chip->notify / 64], bit) & bit)) {
+    uint64_t before = atomic_fetch_or(&chip->machine->notify_bits[chip->notify / 64], bit);
+    if (!(before & bit) && !(atomic_load(&chip->machine->notify_held[chip->notify / 64]) & bit)) {
+        core_ring(chip->machine);
+    }
+}
+
+void core_notify_hold(core_chip *chip, int hold) {
+    if (!chip->machine || chip->notify < 0) {
+        return;
+    }
+    uint64_t bit = 1ull << (chip->notify % 64);
+    if (hold) {
+        atomic_fetch_or(&chip->machine->notify_held[chip->notify / 64], bit);
+        return;
+    }
+    atomic_fetch_and(&chip->machine->notify_held[chip->notify / 64], ~bit);
+    if (atomic_load(&chip->machine->notify_bits[chip->notify / 64]) & bit) {
         core_ring(chip->machine);
     }
 }

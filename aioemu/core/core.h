@@ -164,6 +164,7 @@ struct core_machine {
     int event_fd;
     _Atomic bool rung;
     _Atomic uint64_t notify_bits[CORE_MAX_NOTIFY / 64];
+    _Atomic uint64_t notify_held[CORE_MAX_NOTIFY / 64]; /* keep their news until released */
     uint32_t notify_tags[CORE_MAX_NOTIFY];
     uint32_t notify_count;
     /* the bus */

@@ -157,7 +157,8 @@ static int take_thread(struct core_thread *t, core_event *events, int max) {
 static int take_notifications(core_machine *m, core_event *events, int max) {
     int n = 0;
     for (uint32_t word = 0; word * 64 < m->notify_count && n < max; word++) {
-        uint64_t bits = atomic_exchange(&m->notify_bits[word], 0);
+        uint64_t held = atomic_load(&m->notify_held[word]);
+        uint64_t bits = atomic_fetch_and(&m->notify_bits[word], held) & ~held;
         while (bits && n < max) {
             int bit = __builtin_ctzll(bits);
             bits &= bits - 1;

@@ -25,6 +25,7 @@ UART_PORTS = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))  # COM1 to COM4: b
 PM_EVENT, PM_TIMER, PM_GPE0, SCI = 0x600, 0x608, 0x620, 9
 RTC_PORT, RTC_IRQ = 0x70, 8
 PVPANIC_PORT = 0x505
+OUTPUT_GATHER_S = 0.002  # a guest that prints wakes the host at most so often; below what a person notices
 
 
 def add_serial(kit: Kit, number: int) -> AcpiUart:
@@ -42,7 +43,7 @@ def place_uart(kit: Kit, name: str, base: int, irq: int) -> Uart:
     rc = lib.core_chip_wire(uart.chip, kit.native.ptr, irq)
     if rc < 0:
         raise HostError(f"{name}: interrupt {irq}", -rc)
-    kit.router.notify(uart.chip, uart.notified, name)
+    kit.router.notify(uart.chip, uart.notified, name, OUTPUT_GATHER_S)
     kit.closers.append(uart.notified)  # the last words go out
     return uart
 
