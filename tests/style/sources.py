@@ -10,7 +10,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LINKED = ("protocol", "netdev", "blockdev")
-BINARY = {".png", ".gz", ".bin", ".qcow2", ".img", ".pcap"}
 
 
 @cache
@@ -24,10 +23,11 @@ def files(*suffixes: str) -> tuple[Path, ...]:
 
 
 def texts(*suffixes: str) -> Iterator[tuple[Path, str]]:
-    """Every text file and what is in it."""
+    """Every text file and what is in it; a file with a zero byte in it is no text."""
     for path in files(*suffixes):
-        if path.suffix not in BINARY:
-            yield path, (ROOT / path).read_text(encoding="utf-8")
+        content = (ROOT / path).read_bytes()
+        if b"\0" not in content:
+            yield path, content.decode()
 
 
 @cache

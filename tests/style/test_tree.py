@@ -11,9 +11,7 @@ LINES_MAX = 400
 CODE = (".py", ".pyi", ".c", ".h", ".S", ".sh")
 VAGUE = {"util", "utils", "common", "misc"}
 # where somebody's checkout, home or tool happens to be; put together so that this file does not match itself
-MACHINE_PATHS = re.compile(
-    "|".join(("/" + "work/", "/" + r"root/(?!\.\.)", "/" + r"home/(?!user\b)\w", r"\.py" + "env", "/opt/" + "pypi"))
-)
+MACHINE_PATHS = re.compile("|".join(("/" + "work/", "/" + r"home/(?!user\b)\w", r"\.py" + "env", "/opt/" + "pypi")))
 MARKDOWN_LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 
 
