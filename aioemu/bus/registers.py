@@ -245,12 +245,7 @@ class RegisterBlock(RegisterGroup):
 
     def load(self, state: Any) -> None:
         """Take over a saved state: all of it, or StateError and nothing changed."""
-        name = type(self).__name__
-        if not isinstance(state, dict) or state.keys() != self.groups.keys():
-            raise StateError(f"{name}: not a state of this device")
-        parsed = {
-            key: group._parse(f"{name}{'.' if key else ''}{key}", state[key]) for key, group in self.groups.items()
-        }
+        parsed = self.check_state(state)
         for key, group in self.groups.items():
             group._apply(*parsed[key])
         for group in self.groups.values():

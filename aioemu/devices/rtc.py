@@ -29,7 +29,7 @@ RUNS = 0b010  # the only divider for a 32.768 kHz crystal
 UIP_NS = 244_000  # sheet: an update follows within 244 µs
 BASE_HZ = 32768
 HALF = NS // 2  # after a divider reset the first update comes half a second later
-YEARS_NS = 1 << 65  # no offset that dates of four digits could need is beyond this
+YEARS_NS = 1 << 68  # no offset that dates of four digits could need is beyond this
 
 
 class Index(Reg):
@@ -129,11 +129,10 @@ class Rtc(RegisterBlock):
             self.cmos[A] = value & ~UIP
         else:
             self.cmos[B] = value & ~UIE if value & SET else value  # sheet: SET clears UIE
+        if halted and DIVIDER.of(self.cmos[A]) == RUNS:
+            self.offset_ns += HALF - self._now() % NS
         if self._runs() and not ran:
             self._adopt()
-            if halted:
-                self.offset_ns += HALF - self._now() % NS
-                self.seen_ns = self._now()
         self._look()
 
     # ---- flags and interrupts ----------------------------------------------------------------------------------------
@@ -165,6 +164,7 @@ class Rtc(RegisterBlock):
         self._look()
         flags, self.cmos[C] = self.cmos[C], 0
         self._drive()
+        self._arm()
         return flags
 
     def _timer_fired(self) -> None:
