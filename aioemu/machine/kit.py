@@ -55,6 +55,7 @@ class Kit:
     connect_serial: Callable[[Any, int], None]
     chips: dict[str, Any] = field(default_factory=dict)
     closers: list[Callable[[], None]] = field(default_factory=list)
+    flushers: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def router(self) -> Router:
@@ -94,6 +95,11 @@ class Kit:
     def save_chips(self) -> dict[str, Any]:
         """The state of every chip that has one."""
         return {name: chip.save() for name, chip in self.chips.items() if hasattr(chip, "save")}
+
+    def flush(self) -> None:
+        """The guest stands still: hand on what its chips still hold for the host."""
+        for flush in self.flushers:
+            flush()
 
     def close(self) -> None:
         """Let go of what chips hold of the host, the last made first."""

@@ -193,8 +193,7 @@ class Machine:
             if self.config.no_shutdown and not final:
                 await self._halt(RunState.SHUTDOWN)
                 return
-            await self.native.pause()
-            self.clock.stop()
+            await self._stand_still()
             self.state = RunState.SHUTDOWN
             if not self._exit.done():
                 self._exit.set_result(ExitStatus(cause, code))
@@ -224,17 +223,20 @@ class Machine:
         self.native.resume()
         self.emit("RESUME")
 
-    async def _halt(self, state: RunState) -> None:
+    async def _stand_still(self) -> None:
         await self.native.pause()
         self.clock.stop()
+        self.kit.flush()
+
+    async def _halt(self, state: RunState) -> None:
+        await self._stand_still()
         was_running, self.state = self.running, state
         if was_running:
             self.emit("STOP")
 
     async def _reset(self, cause: Cause) -> None:
         was_running = self.running
-        await self.native.pause()
-        self.clock.stop()
+        await self._stand_still()
         self.native.router.abandon()
         self.native.reset()
         self.kit.reset_chips()

@@ -44,7 +44,7 @@ def place_uart(kit: Kit, name: str, base: int, irq: int) -> Uart:
     if rc < 0:
         raise HostError(f"{name}: interrupt {irq}", -rc)
     kit.router.notify(uart.chip, uart.notified, name, OUTPUT_GATHER_S)
-    kit.closers.append(uart.notified)  # the last words go out
+    kit.flushers.append(uart.notified)
     return uart
 
 
