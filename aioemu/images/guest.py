@@ -21,12 +21,12 @@ APPEND = "console=ttyS0 panic=-1 quiet"
 BUTTON_MODULES = ("button", "evdev")
 PROGRAMS = Path(__file__).parent / "programs"
 
-# process 1: says when it began before it does anything else
+# process 1: says when it began before it does anything else; a known width keeps the shell from asking the terminal
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 read -r up idle </proc/uptime; echo "aioemu-init $up"
-export PATH=/bin HOME=/root TERM=vt102 PS1='aioemu# '
+export PATH=/bin HOME=/root TERM=vt102 COLUMNS=80 LINES=24 PS1='aioemu# '
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 while read -r module; do insmod "$module" || echo "aioemu-init: $module failed"; done </etc/modules.load

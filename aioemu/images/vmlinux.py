@@ -17,6 +17,7 @@ from aioemu.errors import ConfigError, HostError
 from aioemu.images.lz4 import LEGACY_MAGIC, unpack_legacy
 
 VMLINUX_MAX = 1 << 30  # no kernel comes near; a bomb stops here
+LZMA_MEMORY_MAX = 512 << 20  # kernels are packed with dictionaries of up to 128 MiB
 HEADER_MAGIC = b"HdrS"
 SECTOR = 512
 
@@ -29,6 +30,10 @@ class _Zlib:
 
     def decompress(self, data: bytes, limit: int) -> bytes:
         return self._z.decompress(data, limit)
+
+
+def _lzma() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(memlimit=LZMA_MEMORY_MAX)
 
 
 def _bounded(make: Callable[[], _Zlib | lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Callable[[bytes], bytes]:
@@ -54,8 +59,8 @@ def _zstd(data: bytes) -> bytes:
 
 UNPACKERS: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
     (b"\x1f\x8b", _bounded(_Zlib)),
-    (b"\xfd7zXZ\0", _bounded(lzma.LZMADecompressor)),
-    (b"\x5d\0\0", _bounded(lzma.LZMADecompressor)),
+    (b"\xfd7zXZ\0", _bounded(_lzma)),
+    (b"\x5d\0\0", _bounded(_lzma)),
     (b"BZh", _bounded(bz2.BZ2Decompressor)),
     (LEGACY_MAGIC, lambda data: unpack_legacy(data, VMLINUX_MAX)),
     (b"\x28\xb5\x2f\xfd", _zstd),
