@@ -145,7 +145,7 @@ class Options:
         """Refuse this argument."""
         raise ConfigError(f"{self.where}: {message}", self.where)
 
-    def keys(self) -> list[str]:
+    def left(self) -> list[str]:
         """Keys given and not taken yet, in order."""
         return list(self._values)
 

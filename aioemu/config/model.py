@@ -198,7 +198,6 @@ class MachineConfig:
     serials: tuple[str | None, ...] = ()  # chardev ids in port order; None: this port is absent
     parallels: tuple[str | None, ...] = ()
     monitors: tuple[MonitorOptions, ...] = ()
-    debugcon: str | None = None
     gdb: str | None = None
     objects: tuple[OptionGroup, ...] = ()
     netdevs: tuple[OptionGroup, ...] = ()
@@ -216,6 +215,8 @@ class MachineConfig:
     nographic: bool = False
     display: str = "none"
     vga: str | None = None
+    snapshot: bool = False  # disks keep their contents: writes go to temporary files
+    escape: int = 1  # -echr: the control character before the commands of a muxed terminal
     incoming: str | None = None
     loadvm: str | None = None
     log: LogOptions = LogOptions()

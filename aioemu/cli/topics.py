@@ -1,0 +1,119 @@
+"""`-machine help`, `-device X,help` and the like: lists in QEMU's layout, printed from the tables of the layers below.
+
+Only what exists is listed. A topic whose table is another part's is asked from that part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Callable
+
+from aioemu.config.grammar import did_you_mean
+from aioemu.errors import ConfigError
+
+NAME_COLUMN = 20
+FEATURE_WIDTH = 76
+
+
+def print_topic(topic: str, name: str | None) -> int:
+    """Print what was asked for."""
+    print(TOPICS[topic](name))
+    return 0
+
+
+def _machine(name: str | None) -> str:
+    """The boards; of one board, its options."""
+    from aioemu.machine.boards import BOARDS, find_board
+
+    if name is not None:
+        board = find_board(name)
+        return "\n".join([f"{board.name}-machine options:", *_fields(board.options)])
+    lines = []
+    for board in BOARDS:
+        default = " (default)" if board.is_default else ""
+        lines.append((board.name, f"{board.description}{default}"))
+        lines += [(alias, f"{board.description} (alias of {board.name})") for alias in board.aliases]
+    return "\n".join(["Supported machines are:", *(f"{key:<{NAME_COLUMN}} {text}" for key, text in sorted(lines))])
+
+
+def _fields(options: type) -> list[str]:
+    lines = []
+    for field in sorted(dataclasses.fields(options), key=lambda found: found.name):
+        default = ("off", "on")[field.default] if isinstance(field.default, bool) else field.default
+        lines.append(f"  {field.name.replace('_', '-')}=<{field.type}> (default: {default})")
+    return lines
+
+
+def _accel(name: str | None) -> str:
+    from aioemu.accel.choose import ACCELERATORS
+
+    if name is not None:
+        _known("accelerator", name, ACCELERATORS)
+    return "\n".join(["Accelerators supported in QEMU binary:", *ACCELERATORS])
+
+
+def _cpu(name: str | None) -> str:
+    from aioemu.accel.cpuid import MODELS
+    from aioemu.accel.features import FEATURES
+
+    models = [f"x86 {model.name:<{NAME_COLUMN}}  {model.description}" for model in MODELS.values()]
+    flags = textwrap.wrap(" ".join(sorted(FEATURES)), FEATURE_WIDTH, break_on_hyphens=False)
+    return "\n".join(["Available CPUs:", *models, "", "Recognized CPUID flags:", *(f"  {line}" for line in flags)])
+
+
+def _device(name: str | None) -> str:
+    from aioemu.devices.catalog import device_help, devices_help
+
+    return devices_help() if name is None else device_help(name)
+
+
+def _chardev(name: str | None) -> str:
+    from aioemu.chardev import CHARDEVS
+
+    if name is None:
+        return "\n".join(["Available chardev backend types: ", *(f"  {kind}" for kind in CHARDEVS)])
+    _known("chardev backend", name, CHARDEVS)
+    fields = dataclasses.fields(CHARDEVS[name].options)
+    return "\n".join([f"{name} options:", *(f"  {field.name.replace('_', '-')}" for field in fields)])
+
+
+def _display(name: str | None) -> str:
+    return "Available display backend types:\nnone"
+
+
+def _log(name: str | None) -> str:
+    from aioemu.log import describe_items
+
+    return describe_items()
+
+
+def _part(module: str) -> Callable[[str | None], str]:
+    """A topic answered by another package's `options_help(name)`."""
+
+    def ask(name: str | None) -> str:
+        from importlib import import_module
+
+        text: str = import_module(module).options_help(name)
+        return text
+
+    return ask
+
+
+def _known(what: str, name: str, table: object) -> None:
+    names = list(table)  # type: ignore[call-overload]
+    if name not in names:
+        raise ConfigError(f"'{name}' is not a known {what}{did_you_mean(name, names)}")
+
+
+TOPICS: dict[str, Callable[[str | None], str]] = {
+    "accel": _accel,
+    "chardev": _chardev,
+    "cpu": _cpu,
+    "device": _device,
+    "display": _display,
+    "log": _log,
+    "machine": _machine,
+    "netdev": _part("aioemu.netdev.catalog"),
+    "object": _part("aioemu.machine.objects"),
+}
