@@ -18,6 +18,10 @@ class Line:
         self.rises += level and not self.level
         self.level = level
 
+    def up(self) -> bool:
+        """Whether it is driven now."""
+        return self.level
+
 
 class Sink:
     """Bytes that arrived."""

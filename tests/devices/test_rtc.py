@@ -103,9 +103,9 @@ def test_update_interrupt_each_second(bench: Bench) -> None:
     bench.write(B, HOURS24 | UIE)
     bench.read(C)
     bench.timers.advance(NS)
-    assert bench.irq.level
+    assert bench.irq.up()
     assert bench.read(C) & 0x90 == 0x90
-    assert not bench.irq.level
+    assert not bench.irq.up()
     bench.timers.advance(NS)
     assert bench.irq.rises == 2
 
@@ -130,14 +130,14 @@ def test_alarm_rings_once_a_day_at_its_time(bench: Bench) -> None:
     bench.write(B, HOURS24 | AIE)
     bench.read(C)
     bench.timers.advance(6 * NS)
-    assert not bench.irq.level
+    assert not bench.irq.up()
     bench.timers.advance(NS)
-    assert bench.irq.level
+    assert bench.irq.up()
     assert bench.read(C) & 0xA0 == 0xA0
     bench.timers.advance(23 * 3600 * NS)
-    assert not bench.irq.level
+    assert not bench.irq.up()
     bench.timers.advance(3600 * NS)
-    assert bench.irq.level
+    assert bench.irq.up()
 
 
 def test_alarm_with_wildcards_rings_each_minute(bench: Bench) -> None:
@@ -157,7 +157,7 @@ def test_impossible_alarm_never_rings(bench: Bench) -> None:
     bench.write(B, HOURS24 | AIE)
     bench.read(C)
     bench.timers.advance(48 * 3600 * NS)
-    assert not bench.irq.level
+    assert not bench.irq.up()
 
 
 def test_reset_stops_interrupts_and_keeps_time_and_memory(bench: Bench) -> None:
@@ -167,7 +167,7 @@ def test_reset_stops_interrupts_and_keeps_time_and_memory(bench: Bench) -> None:
     bench.write(B, HOURS24 | UIE | PIE)
     bench.timers.advance(NS)
     bench.rtc.reset()
-    assert not bench.irq.level
+    assert not bench.irq.up()
     assert (bench.read(0x40), bench.read(9), bench.read(B)) == (0xA5, 0x40, HOURS24)
 
 
@@ -191,11 +191,11 @@ def test_saved_clock_goes_on(bench: Bench) -> None:
     other = Bench()
     other.timers.now = bench.timers.now
     other.rtc.load(bench.rtc.save())
-    assert other.irq.level
+    assert other.irq.up()
     assert other.clock() == bench.clock()
     other.read(C)
     other.timers.advance(NS)
-    assert other.irq.level
+    assert other.irq.up()
 
 
 def test_torn_state_is_refused(bench: Bench) -> None:

@@ -1,0 +1,68 @@
+"""A board for one device: what the catalogue's rows are made on, and what a guest can then reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioemu.bus.wires import Placeable
+from aioemu.devices.pci.bridge import RootPort
+from aioemu.devices.pci.bus import PciBus
+from aioemu.devices.pci.function import PciFunction
+from aioemu.devices.uart import Uart
+from tests.devices.fakes import FakeTimers, Line, Mapper, Messages, Sink
+
+
+class FakeSite:
+    """Satisfies `Site`. `reachable` are the chips that the device put somewhere."""
+
+    def __init__(self) -> None:
+        from aioemu.devices.pci.host import PciHost
+
+        self.timers = FakeTimers()
+        self.reachable: list[Placeable] = []
+        self.lines: list[Line] = []
+        self.statuses: list[int] = []
+        self.pci = PciHost(Mapper(), Messages(), lambda index: Line())
+
+    @property
+    def panic(self) -> FakeSite:
+        return self
+
+    def guest_panicked(self) -> None:
+        self.statuses.append(-1)
+
+    def guest_crash_loaded(self) -> None:
+        self.statuses.append(-2)
+
+    def guest_shutdown(self) -> None:
+        self.statuses.append(-3)
+
+    def leave(self, status: int) -> None:
+        self.statuses.append(status)
+
+    def wish(self) -> None:
+        """A reset or power off."""
+        self.statuses.append(0)
+
+    def irq(self, gsi: int) -> Line:
+        self.lines.append(Line())
+        return self.lines[-1]
+
+    def place(self, name: str, chip: Placeable, *places: tuple[int, int]) -> Any:
+        self.reachable.append(chip)
+        return chip
+
+    def sink(self, chardev: str | None) -> Sink:
+        return Sink()
+
+    def add_serial(self, name: str, chardev: str | None, index: int | None, iobase: int | None, irq: int | None) -> Any:
+        return self.place(name, Uart())
+
+    def plug(self, name: str, function: PciFunction) -> Any:
+        self.pci.root.plug(function)
+        self.reachable.append(self.pci.ecam)
+        self.reachable += [part for bar in function.bars for _, part in bar.spec.parts]
+        return function
+
+    def add_bus(self, name: str, bridge: RootPort) -> PciBus:
+        return PciBus(self.pci, bridge, name)
