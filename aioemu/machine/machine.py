@@ -27,6 +27,7 @@ from aioemu.machine.native import Native, Stop, StopKind
 from aioemu.machine.report import describe_stop
 from aioemu.machine.runstate import Cause, ExitStatus, RunState
 from aioemu.machine.serial import SerialPorts
+from aioemu.machine.site import Site
 from aioemu.machine.vcpus import enter
 from aioemu.memory.guest import GuestMemory
 
@@ -54,6 +55,7 @@ class Machine:
         self.memory: GuestMemory
         self.clock: VirtualClock
         self.kit: Kit
+        self.site: Site
         self.board: Board
         self.accelerator: Accelerator
         self._closers: list[Callable[[], None]] = []
@@ -97,6 +99,11 @@ class Machine:
         self.kit = self._make_kit()
         self._closers.append(self.kit.close)
         self.board.build(self.kit)
+        self.site = Site(self.kit, self.board, self.serial)
+        if config.debugcon is not None:
+            self.site.add_debugcon(config.debugcon)
+        for device in config.devices:
+            self.site.add(device)
 
     def _add_vcpus(self) -> None:
         if self.accelerator.name in ("none", "qtest"):

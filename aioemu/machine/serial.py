@@ -10,7 +10,7 @@ class SerialPorts:
     """Plugs each UART that the board makes into the chardev of its number; a port without one leads nowhere."""
 
     def __init__(self, chardevs: Chardevs, serials: tuple[str | None, ...]) -> None:
-        self._chardevs = chardevs
+        self.chardevs = chardevs
         self._serials = serials
 
     def chardev_id(self, number: int) -> str | None:
@@ -25,6 +25,6 @@ class SerialPorts:
 
     def plug(self, uart: Uart, chardev_id: str) -> None:
         """Plug a port into a chardev by name (`-device isa-serial,chardev=`)."""
-        port = self._chardevs.claim(chardev_id)
+        port = self.chardevs.claim(chardev_id)
         uart.connect(port)
         port.connect(uart)

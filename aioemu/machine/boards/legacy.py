@@ -12,8 +12,8 @@ from aioemu.boot.acpi import Uart as AcpiUart
 from aioemu.boot.tables import FirmwareTables
 from aioemu.bus.wires import PIO
 from aioemu.devices.acpi_pm import AcpiPm, Gpe
+from aioemu.devices.i8042 import I8042
 from aioemu.devices.pm_timer import PmTimer
-from aioemu.devices.pvpanic import Pvpanic
 from aioemu.devices.reset_control import RESET_PORT, ResetControl
 from aioemu.devices.rtc import Rtc
 from aioemu.devices.rtc_clock import make_clock
@@ -24,7 +24,6 @@ from aioemu.machine.kit import Kit
 UART_PORTS = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))  # COM1 to COM4: base, interrupt
 PM_EVENT, PM_TIMER, PM_GPE0, SCI = 0x600, 0x608, 0x620, 9
 RTC_PORT, RTC_IRQ = 0x70, 8
-PVPANIC_PORT = 0x505
 OUTPUT_GATHER_S = 0.002  # a guest that prints wakes the host at most so often; below what a person notices
 
 
@@ -56,13 +55,26 @@ def add_rtc(kit: Kit) -> Rtc:
     return rtc
 
 
+def add_i8042(kit: Kit) -> I8042:
+    """Keyboard controller with a keyboard on interrupt 1."""
+    controller: I8042 = kit.add("i8042", I8042(kit.irq(1), kit.irq(12), kit.wishes.reset))
+    for port, block in ((0x60, controller.port60), (0x64, controller.port64)):
+        kit.map("i8042", block, PIO, port)
+    return controller
+
+
 def add_power(kit: Kit) -> AcpiPm:
-    """ACPI fixed hardware, its timer, general purpose events, and the reset register."""
+    """ACPI fixed hardware, its timer and general purpose events."""
     pm: AcpiPm = kit.place("acpi-pm", AcpiPm(kit.irq(SCI), kit.wishes.power_off, kit.clock), (PIO, PM_EVENT))
     kit.place("pm-timer", PmTimer(pm.timer_bits), (PIO, PM_TIMER))
     kit.place("gpe0", Gpe(kit.irq(SCI)), (PIO, PM_GPE0))
-    kit.place("reset-control", ResetControl(kit.wishes.reset), (PIO, RESET_PORT))
     return pm
+
+
+def add_reset_control(kit: Kit) -> ResetControl:
+    """The reset register on its own port, where there is no PCI host around it."""
+    control: ResetControl = kit.place("reset-control", ResetControl(kit.wishes.reset), (PIO, RESET_PORT))
+    return control
 
 
 class PanicWires:
@@ -79,12 +91,6 @@ class PanicWires:
 
     def guest_shutdown(self) -> None:
         self._wishes.power_off()
-
-
-def add_pvpanic(kit: Kit, port: int = PVPANIC_PORT) -> Pvpanic:
-    """The panic port."""
-    pvpanic: Pvpanic = kit.place("pvpanic", Pvpanic(PanicWires(kit)), (PIO, port))
-    return pvpanic
 
 
 def firmware_tables(kit: Kit, acpi: AcpiBoard | None, product: str) -> FirmwareTables:

@@ -9,18 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aioemu.accel.base import ChipNeeds
-from aioemu.boot.acpi import AcpiBoard
+from aioemu.boot.acpi import AcpiBoard, Window
+from aioemu.boot.acpi import PciHost as AcpiPci
+from aioemu.boot.e820 import E820Entry, E820Type
 from aioemu.boot.loader import BootLayout
 from aioemu.boot.tables import FirmwareTables
+from aioemu.bus.wires import MMIO
 from aioemu.config import MachineConfig
 from aioemu.devices.acpi_pm import AcpiPm
+from aioemu.devices.pci.bus import PciBus, devfn
+from aioemu.devices.pci.function import Identity, PciFunction
+from aioemu.devices.pci.host import PciHost
+from aioemu.devices.pci.mapper import RouterMapper
 from aioemu.machine.boards import legacy
+from aioemu.machine.boards.pci import window64
 from aioemu.machine.kit import Kit
 from aioemu.memory.guest import split_around_hole
 from aioemu.memory.ranges import RamRange
 
 LOW_RAM_LIMIT = 0xC0000000  # memory below 4 GiB ends here
-VIRTIO_MMIO_BASE, VIRTIO_MMIO_STRIDE, VIRTIO_MMIO_SLOTS = 0xFEB00000, 0x200, 24
+PCI_WINDOW, ECAM = Window(0xC0000000, 0x20000000), Window(0xE0000000, 256 << 20)  # with pcie=on
+INTX_GSIS = (12, 13, 14, 15)
+GENERIC_BRIDGE = Identity(0x1B36, 0x0008, 0x060000)  # "PCIe host bridge" of the generic kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,7 @@ class MicrovmOptions:
     """`-machine microvm,...`. `auto` values are decided by the board."""
 
     acpi: bool = True
+    pcie: bool = False
     rtc: str = "auto"  # without ACPI a guest reads the time from nowhere else
     isa_serial: bool = True
     pit: str = "auto"
@@ -43,7 +54,13 @@ class Microvm:
         self.options = options
         self.needs = ChipNeeds(pit=options.pit != "off", pic=options.pic != "off")
         self.pm: AcpiPm | None = None
+        self.pci: PciHost | None = None
         self._acpi: AcpiBoard | None = None
+
+    @property
+    def pci_bus(self) -> PciBus | None:
+        """The root bus, with pcie=on and once it is built."""
+        return self.pci.root if self.pci is not None else None
 
     def ram(self, size: int) -> list[RamRange]:
         return split_around_hole(size, LOW_RAM_LIMIT)
@@ -54,14 +71,25 @@ class Microvm:
         if rtc:
             legacy.add_rtc(kit)
         self.pm = legacy.add_power(kit)
+        legacy.add_reset_control(kit)
+        pci = self._add_pci(kit) if self.options.pcie else None
         if self.options.acpi:
-            self._acpi = AcpiBoard(cpus=legacy.acpi_cpus(kit), uarts=uarts, rtc=rtc, pic=self.needs.pic)
+            self._acpi = AcpiBoard(cpus=legacy.acpi_cpus(kit), uarts=uarts, rtc=rtc, pic=self.needs.pic, pci=pci)
+
+    def _add_pci(self, kit: Kit) -> AcpiPci:
+        """A generic host bridge: ECAM alone, no configuration ports."""
+        self.pci = PciHost(RouterMapper(kit.router), kit.msi, lambda n: kit.irq(INTX_GSIS[n]))
+        kit.add("pci", self.pci)
+        kit.map("ECAM", self.pci.ecam, MMIO, ECAM.base)
+        self.pci.root.plug(PciFunction(GENERIC_BRIDGE, name="host bridge"), devfn(0))
+        mmio64 = window64(kit.memory.ranges)
+        return AcpiPci(ecam=ECAM, mmio32=PCI_WINDOW, mmio64=mmio64, io_ports=False, intx_gsis=INTX_GSIS)
 
     def firmware(self, kit: Kit) -> FirmwareTables | None:
         return legacy.firmware_tables(kit, self._acpi, "microvm")
 
     def boot_layout(self) -> BootLayout:
-        return BootLayout()
+        return BootLayout(reserved=(E820Entry(ECAM.base, ECAM.size, E820Type.RESERVED),) if self.pci else ())
 
     def boot_cmdline(self, given: str) -> str:
         return given

@@ -5,18 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aioemu.accel.base import ChipNeeds
-from aioemu.boot.acpi import AcpiBoard
+from aioemu.boot.acpi import AcpiBoard, Window
+from aioemu.boot.acpi import PciHost as AcpiPci
+from aioemu.boot.e820 import E820Entry, E820Type
 from aioemu.boot.loader import BootLayout
 from aioemu.boot.tables import FirmwareTables
+from aioemu.bus.wires import PIO
 from aioemu.config import MachineConfig
 from aioemu.devices.acpi_pm import AcpiPm
+from aioemu.devices.pci.bus import PciBus, devfn
+from aioemu.devices.pci.host import CONFIG_PORTS, PciHost
+from aioemu.devices.pci.mapper import RouterMapper
+from aioemu.devices.pci.q35 import HostBridge, Lpc
+from aioemu.devices.reset_control import ResetControl
 from aioemu.machine.boards import legacy
+from aioemu.machine.boards.pci import window64
 from aioemu.machine.kit import Kit
 from aioemu.memory.guest import split_around_hole
 from aioemu.memory.ranges import RamRange
 
-LOW_RAM_MAX = 0xB0000000  # where ECAM begins
+ECAM = Window(0xB0000000, 256 << 20)
 LOW_RAM_ROUND = 0x80000000  # with more memory than fits below ECAM, so much stays low: whole GiB for large pages
+INTX_GSIS = (16, 17, 18, 19)  # PIRQA to PIRQD on the I/O APIC
+LPC_SLOT = devfn(0x1F, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,7 @@ class Q35Options:
     acpi: bool = True
     pit: bool = True
     pic: bool = True
+    i8042: bool = True
 
 
 class Q35:
@@ -34,25 +46,43 @@ class Q35:
     def __init__(self, options: Q35Options, config: MachineConfig) -> None:
         self.options = options
         self.needs = ChipNeeds(pit=options.pit, pic=options.pic)
-        self.serials = max(1, len(config.serials)) if not config.nodefaults else len(config.serials)
+        self.serials = min(len(config.serials), len(legacy.UART_PORTS))
         self.pm: AcpiPm | None = None
+        self.pci: PciHost | None = None
         self._acpi: AcpiBoard | None = None
 
+    @property
+    def pci_bus(self) -> PciBus | None:
+        """The root bus, once it is built."""
+        return self.pci.root if self.pci is not None else None
+
     def ram(self, size: int) -> list[RamRange]:
-        return split_around_hole(size, LOW_RAM_MAX if size <= LOW_RAM_MAX else LOW_RAM_ROUND)
+        return split_around_hole(size, ECAM.base if size <= ECAM.base else LOW_RAM_ROUND)
 
     def build(self, kit: Kit) -> None:
-        uarts = tuple(legacy.add_serial(kit, n) for n in range(min(self.serials, len(legacy.UART_PORTS))))
+        uarts = tuple(legacy.add_serial(kit, n) for n in range(self.serials))
         legacy.add_rtc(kit)
+        if self.options.i8042:
+            legacy.add_i8042(kit)
         self.pm = legacy.add_power(kit)
+        self._add_pci(kit)
         if self.options.acpi:
-            self._acpi = AcpiBoard(cpus=legacy.acpi_cpus(kit), uarts=uarts, pic=self.needs.pic)
+            pci = AcpiPci(ecam=ECAM, mmio64=window64(kit.memory.ranges), intx_gsis=INTX_GSIS)
+            cpus = legacy.acpi_cpus(kit)
+            self._acpi = AcpiBoard(cpus=cpus, uarts=uarts, pic=self.needs.pic, i8042=self.options.i8042, pci=pci)
+
+    def _add_pci(self, kit: Kit) -> None:
+        control = ResetControl(kit.wishes.reset)
+        self.pci = PciHost(RouterMapper(kit.router), kit.msi, lambda n: kit.irq(INTX_GSIS[n]), control)
+        kit.place("pci", self.pci, (PIO, CONFIG_PORTS))
+        self.pci.root.plug(HostBridge(self.pci, ECAM.base), devfn(0))
+        self.pci.root.plug(Lpc(legacy.PM_EVENT), LPC_SLOT)
 
     def firmware(self, kit: Kit) -> FirmwareTables | None:
         return legacy.firmware_tables(kit, self._acpi, "Standard PC (Q35 + ICH9)")
 
     def boot_layout(self) -> BootLayout:
-        return BootLayout()
+        return BootLayout(reserved=(E820Entry(ECAM.base, ECAM.size, E820Type.RESERVED),))
 
     def boot_cmdline(self, given: str) -> str:
         return given

@@ -1,0 +1,150 @@
+"""Adds devices to a built board: `-device`, `-debugcon`, later `device_add`. What the catalog calls a site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioemu.bus.router import IrqSource
+from aioemu.bus.wires import PIO, ByteSink, NotConnected, Placeable
+from aioemu.chardev import Chardev, Event
+from aioemu.config import DeviceOptions
+from aioemu.config.grammar import did_you_mean
+from aioemu.devices.catalog import find_device
+from aioemu.devices.debugcon import DebugCon
+from aioemu.devices.pci.bridge import RootPort
+from aioemu.devices.pci.bus import PciBus, devfn
+from aioemu.devices.pci.function import PciFunction
+from aioemu.devices.properties import read_properties
+from aioemu.errors import ConfigError
+from aioemu.machine.board import Board
+from aioemu.machine.boards.legacy import UART_PORTS, PanicWires, place_uart
+from aioemu.machine.clock import VirtualClock
+from aioemu.machine.kit import Kit
+from aioemu.machine.serial import SerialPorts
+
+DEBUGCON_PORT = 0xE9
+
+
+class ByteLine:
+    """Single bytes to a chardev; what it does not take at once is lost, as on a port without flow control."""
+
+    def __init__(self, chardev: Chardev) -> None:
+        self._chardev = chardev
+        chardev.connect(self)
+
+    def put(self, value: int) -> None:
+        self._chardev.write(bytes((value,)))
+
+    def receive(self, data: bytes) -> None:
+        """The port has no input."""
+
+    def can_receive(self) -> int:
+        return 0
+
+    def event(self, event: Event) -> None:
+        """Whether anybody listens changes nothing."""
+
+    def writable(self) -> None:
+        """Nothing waits."""
+
+
+class Site:
+    """Where devices go on one machine."""
+
+    def __init__(self, kit: Kit, board: Board, serial: SerialPorts) -> None:
+        self.kit = kit
+        self.board = board
+        self.serial = serial
+        self.panic = PanicWires(kit)
+        self.buses: dict[str, PciBus] = {}
+        self.devices: dict[str, Any] = {}  # by id or generated name
+        self._options = DeviceOptions("")
+        root = getattr(board, "pci_bus", None)
+        if root is not None:
+            self.buses[root.name] = root
+
+    @property
+    def timers(self) -> VirtualClock:
+        return self.kit.clock
+
+    def add(self, options: DeviceOptions) -> Any:
+        """Make one device and put it where its options say. ConfigError names what cannot be."""
+        kind = find_device(options.driver)
+        name = options.id or f"{options.driver}-{len(self.devices)}"
+        if name in self.devices or name in self.kit.chips:
+            raise ConfigError(f"Duplicate device ID '{name}'", "-device")
+        defaults = {g.property: g.value for g in self.kit.config.globals if g.driver == options.driver}
+        self._options = options
+        device = kind.make(self, name, read_properties(options.driver, kind.properties, {**defaults, **options.props}))
+        self.devices[name] = device
+        return device
+
+    def add_debugcon(self, chardev: str) -> None:
+        """`-debugcon`: the debug console at its usual port."""
+        self.place("debugcon", DebugCon(self.sink(chardev)), (PIO, DEBUGCON_PORT))
+
+    # ---- what devices ask of their site ------------------------------------------------------------------------------
+
+    def leave(self, status: int) -> None:
+        self.kit.wishes.exit(status)
+
+    def irq(self, gsi: int) -> IrqSource:
+        return self.kit.irq(gsi)
+
+    def place(self, name: str, chip: Placeable, *places: tuple[int, int]) -> Any:
+        return self.kit.place(name, chip, *places)
+
+    def sink(self, chardev: str | None) -> ByteSink:
+        if chardev is None:
+            return NotConnected()
+        return ByteLine(self.serial.chardevs.claim(chardev))
+
+    def add_serial(self, name: str, chardev: str | None, index: int | None, iobase: int | None, irq: int | None) -> Any:
+        number = self._free_serial() if index is None else index
+        if number is None:
+            raise ConfigError(f"{name}: a PC has at most {len(UART_PORTS)} serial ports", "-device")
+        base, line = UART_PORTS[number]
+        uart = place_uart(self.kit, name, base if iobase is None else iobase, line if irq is None else irq)
+        if chardev is not None:
+            self.serial.plug(uart, chardev)
+        return uart
+
+    def plug(self, name: str, function: PciFunction) -> Any:
+        bus = self._bus()
+        number = bus.plug(function, self._devfn())
+        function.name = name
+        self.kit.closers.append(lambda: bus.functions.pop(number, None))
+        return function
+
+    def add_bus(self, name: str, bridge: RootPort) -> PciBus:
+        bus = PciBus(self._bus().host, bridge, name)
+        self.buses[name] = bus
+        return bus
+
+    def _bus(self) -> PciBus:
+        wanted = self._options.bus
+        if not self.buses:
+            raise ConfigError(f"No 'PCI' bus found for device '{self._options.driver}'", "-device")
+        if wanted is None:
+            return next(iter(self.buses.values()))
+        if wanted not in self.buses:
+            raise ConfigError(f"Bus '{wanted}' not found{did_you_mean(wanted, self.buses)}", "-device")
+        return self.buses[wanted]
+
+    def _devfn(self) -> int | None:
+        """`addr=`: device, or device.function, in hexadecimal."""
+        addr = self._options.addr
+        if addr is None:
+            return None
+        device, dot, function = addr.partition(".")
+        try:
+            parts = int(device, 16), int(function, 16) if dot else 0
+        except ValueError:
+            parts = (-1, 0)
+        if not 0 <= parts[0] < 32 or not 0 <= parts[1] < 8:
+            raise ConfigError(f"Property 'addr' doesn't take value '{addr}'", "-device")
+        return devfn(*parts)
+
+    def _free_serial(self) -> int | None:
+        taken = {region.base for region in self.kit.router.regions if region.space == PIO}
+        return next((n for n, (base, _) in enumerate(UART_PORTS) if base not in taken), None)
