@@ -81,20 +81,21 @@ def load(
     if isinstance(image, KernelImage):
         with BootFiles(image) as files:
             return load(ram, files, layout, tables)
-    boot = _Boot(ram, image, layout, tables.rsdp if tables else 0)
-    if tables is not None:
-        tables.write(ram)
+    boot = _Boot(ram, image, layout, tables or FirmwareTables(()))
+    boot.tables.write(ram)
     return boot.load()
 
 
 class _Boot:
     """One load: what every kind of kernel needs, and one method per kind."""
 
-    def __init__(self, ram: GuestRam, files: BootFiles, layout: BootLayout, rsdp: int) -> None:
+    def __init__(self, ram: GuestRam, files: BootFiles, layout: BootLayout, tables: FirmwareTables) -> None:
         self.ram = ram
         self.files = files
         self.layout = layout
-        self.rsdp = rsdp
+        self.tables = tables
+        self.held = [RamRange(entry.start, entry.size) for entry in layout.reserved]
+        self.held += [RamRange(placement.address, len(placement.data)) for placement in tables.placements]
         for needed in (RamRange(0, lowmem.VIDEO_START), lowmem.FIRMWARE):
             if not any(run.holds(needed.start, needed.size) for run in ram.ranges):
                 raise ConfigError(f"booting a kernel needs RAM at {needed}, RAM is {runs_of(ram)}", option="m")
@@ -120,10 +121,11 @@ class _Boot:
             raise kernel.error("a 32-bit ELF file needs a PVH note or a multiboot header to be booted")
         limit = LINUX_CMDLINE_MAX if image.pvh_entry is None else pvh.CMDLINE_MAX
         cmdline = self._cmdline(limit)
+        self._check_clear(image.places)
         elf.load(self.ram, kernel, image)
         if image.pvh_entry is not None:
             disk = self._initrd(image.places, initrd.ADDRESS_MAX)
-            pvh.write_start_info(self.ram, cmdline, disk, self.rsdp, self.memory_map)
+            pvh.write_start_info(self.ram, cmdline, disk, self.tables.rsdp, self.memory_map)
             return pvh.enter(self.ram, image.pvh_entry)
         if not any(place.holds(image.entry, 1) for place in image.places):
             raise kernel.error(f"the entry {image.entry:#x} lies in no segment")
@@ -134,6 +136,7 @@ class _Boot:
     def _bzimage(self, head: bytes) -> BootEntry:
         image = bzimage.parse(self.files.kernel, head)
         cmdline = self._cmdline(image.cmdline_max)
+        self._check_clear([image.memory])
         bzimage.load(self.ram, self.files.kernel, image)
         disk = self._initrd([image.memory], image.initrd_addr_max)
         self._boot_params(image.header, cmdline, disk)
@@ -142,20 +145,28 @@ class _Boot:
 
     def _multiboot(self, head: bytes, image: elf.ElfKernel | None) -> BootEntry:
         cmdline = self._cmdline(pvh.CMDLINE_MAX - multiboot.NAME_MAX - 1)
-        kernel = multiboot.load(self.ram, self.files.kernel, head, image)
+        kernel = multiboot.parse(self.files.kernel, head, image)
+        self._check_clear(kernel.places)
+        elf.load(self.ram, self.files.kernel, kernel)
         disk = self._initrd(kernel.places, initrd.ADDRESS_MAX)
         names = (self.files.kernel.path, self.files.initrd.path if self.files.initrd else "")
         return multiboot.enter(self.ram, kernel.entry, names, cmdline, disk, self.memory_map)
 
     def _boot_params(self, header: bytes, cmdline: bytes, disk: RamRange | None) -> None:
         seed = self.layout.rng_seed
-        params.write_boot_params(self.ram, header, cmdline, disk, self.rsdp, self.memory_map, seed)
+        params.write_boot_params(self.ram, header, cmdline, disk, self.tables.rsdp, self.memory_map, seed)
 
     def _initrd(self, taken: Sequence[RamRange], address_max: int) -> RamRange | None:
         if self.files.initrd is None:
             return None
-        reserved = [RamRange(entry.start, entry.size) for entry in self.layout.reserved]
-        return initrd.load_initrd(self.ram, self.files.initrd, [*taken, *reserved], address_max)
+        return initrd.load_initrd(self.ram, self.files.initrd, [*taken, *self.held], address_max)
+
+    def _check_clear(self, places: Sequence[RamRange]) -> None:
+        """A kernel may not lie over what the board reserves or over tables."""
+        for place in places:
+            over = next((held for held in self.held if held.size and held.overlaps(place)), None)
+            if over is not None:
+                raise self.files.kernel.error(f"wants {place}, where the board has reserved {over}")
 
     def _cmdline(self, limit: int) -> bytes:
         try:

@@ -24,8 +24,9 @@ CMDLINE = RamRange(0x20000, 0x10000)  # 64 KiB: any kernel's command line with i
 EBDA_START = SETUP_DATA.start  # where PCs end base memory; kernels take what is above it for firmware's
 VIDEO_START = 0xA0000
 TABLES = RamRange(0xE0000, 0x10000)  # ACPI: searched for the RSDP in 16-byte steps (ACPI 6.5 5.2.5.1)
-SMBIOS = RamRange(0xF0000, 0x10000)  # searched for _SM3_ in 16-byte steps (SMBIOS 3.7 5.2.2)
-FIRMWARE = RamRange(0xE0000, 0x20000)  # both, as the memory map reports them
+SMBIOS = RamRange(0xF0000, 0x8000)  # searched for _SM3_ in 16-byte steps (SMBIOS 3.7 5.2.2)
+MP_TABLE = RamRange(0xF8000, 0x8000)  # searched for _MP_ in 16-byte steps (MP 1.4 section 4)
+FIRMWARE = RamRange(0xE0000, 0x20000)  # all three, as the memory map reports them
 FIRMWARE_END = MIB
 
 LOAD_MIN = MIB  # kernels and initrds go above all of this

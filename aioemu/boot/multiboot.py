@@ -59,8 +59,8 @@ def find(head: bytes) -> Header | None:
     return None
 
 
-def load(ram: GuestRam, image: ImageFile, head: bytes, kernel: elf.ElfKernel | None) -> elf.ElfKernel:
-    """Fill RAM, from the header's own addresses or as the ELF headers say; what was loaded."""
+def parse(image: ImageFile, head: bytes, kernel: elf.ElfKernel | None) -> elf.ElfKernel:
+    """What to load, from the header's own addresses or as the ELF headers say."""
     header = find(head)
     if header is None:
         raise image.error("no multiboot header")
@@ -72,7 +72,6 @@ def load(ram: GuestRam, image: ImageFile, head: bytes, kernel: elf.ElfKernel | N
         raise image.error("the multiboot header gives no addresses, and the file is not ELF")
     if kernel.entry > 0xFFFFFFFF or not any(place.holds(kernel.entry, 1) for place in kernel.places):
         raise image.error(f"the multiboot entry {kernel.entry:#x} lies in nothing that is loaded")
-    elf.load(ram, image, kernel)
     return kernel
 
 

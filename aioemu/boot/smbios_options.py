@@ -13,7 +13,7 @@ from aioemu.boot.smbios import Smbios
 from aioemu.config.model import SmbiosOptions
 from aioemu.errors import ConfigError
 
-FILE_MAX = 32 << 10  # a structure from a file: half of the area that all of them share
+FILE_MAX = 16 << 10  # a structure from a file: half of the area that all of them share
 OEM_STRINGS = 11
 _PARTS = {0: "bios", 1: "system", 2: "baseboard", 3: "chassis", 4: "processor", 17: "memory"}
 _NOT_OPTIONS = {"ranges", "sockets", "cores", "threads"}  # the machine's own to say
