@@ -22,9 +22,9 @@ from aioemu.errors import HostError
 from aioemu.images.modules import ModuleTree
 from aioemu.images.vmlinux import extract_vmlinux
 
-META_PACKAGE = "linux-image-cloud-amd64"
+CLOUD, GENERIC = "cloud-amd64", "amd64"  # flavours: small and for virtual machines, or with every driver
 BUSYBOX_PACKAGE = "busybox-static"
-CURRENT = "debian"  # the complete tree's name in the cache
+CURRENT = {CLOUD: "debian", GENERIC: "debian-generic"}  # the complete tree's name in the cache
 COMMAND_LIMIT_S = 600  # a slow mirror, not a dead one
 
 
@@ -73,24 +73,24 @@ class DebianKernel:
         return cls(release, images[-1], root / "boot" / f"vmlinux-{release}", modules, busybox)
 
 
-def debian_kernel(*, refresh: bool = False) -> DebianKernel:
+def debian_kernel(flavour: str = CLOUD, *, refresh: bool = False) -> DebianKernel:
     """The cached kernel, fetched when there is none; `refresh` fetches what the archive has now."""
     folder = cache_folder()
-    current = folder / CURRENT
+    current = folder / CURRENT[flavour]
     if current.is_dir() and not refresh:
         return DebianKernel.at(current)
     with locked(folder):
         if refresh or not current.is_dir():
-            _fetch(folder, current)
+            _fetch(folder, current, flavour)
     return DebianKernel.at(current)
 
 
-def _fetch(folder: Path, current: Path) -> None:
+def _fetch(folder: Path, current: Path, flavour: str) -> None:
     scratch = Path(tempfile.mkdtemp(prefix="fetch-", dir=folder))
     try:
         root = scratch / "root"
         root.mkdir(mode=0o755)
-        _run(scratch, "apt-get", "-q", "download", kernel_package(), BUSYBOX_PACKAGE)
+        _run(scratch, "apt-get", "-q", "download", kernel_package(flavour), BUSYBOX_PACKAGE)
         for package in sorted(scratch.glob("*.deb")):
             _run(scratch, "dpkg", "-x", str(package), str(root))
         kernel = DebianKernel.at(root)
@@ -102,19 +102,20 @@ def _fetch(folder: Path, current: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def kernel_package() -> str:
-    """The package that the archive's newest cloud kernel is in; updates missing package lists first."""
-    found = _search_package()
+def kernel_package(flavour: str = CLOUD) -> str:
+    """The package that the archive's newest kernel of (flavour) is in; updates missing package lists first."""
+    meta = f"linux-image-{flavour}"
+    found = _search_package(meta)
     if found is None:
         _run(None, "apt-get", "-q", "update")
-        found = _search_package()
+        found = _search_package(meta)
     if found is None:
-        raise HostError(f"apt-cache depends {META_PACKAGE}: names no kernel package (is this Debian amd64?)")
+        raise HostError(f"apt-cache depends {meta}: names no kernel package (is this Debian amd64?)")
     return found
 
 
-def _search_package() -> str | None:
-    listing = _run(None, "apt-cache", "depends", META_PACKAGE, check=False)
+def _search_package(meta: str) -> str | None:
+    listing = _run(None, "apt-cache", "depends", meta, check=False)
     match = re.search(r"^ *Depends: (linux-image-[0-9][a-z0-9.+-]*)$", listing, re.MULTILINE)
     return match[1] if match else None
 
