@@ -15,18 +15,18 @@ from pathlib import Path
 from aioemu.images.debian import DebianKernel, cache_folder, debian_kernel
 from aioemu.images.initramfs import Initramfs
 
-PROMPT = "aioemu# "
+PROMPT = "aioemu# "  # the shell may ask the terminal for its cursor right behind it (ESC [6n)
 FIRST_LINE = "aioemu-init "
 APPEND = "console=ttyS0 panic=-1 quiet"
 BUTTON_MODULES = ("button", "evdev")
 PROGRAMS = Path(__file__).parent / "programs"
 
-# process 1: says when it began before it does anything else; a known width keeps the shell from asking the terminal
+# process 1: says when it began before it does anything else
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 read -r up idle </proc/uptime; echo "aioemu-init $up"
-export PATH=/bin HOME=/root TERM=vt102 COLUMNS=80 LINES=24 PS1='aioemu# '
+export PATH=/bin HOME=/root TERM=vt102 PS1='aioemu# '
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 while read -r module; do insmod "$module" || echo "aioemu-init: $module failed"; done </etc/modules.load
