@@ -31,7 +31,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tree / "bin").mkdir()
     (tree / "bin/busybox").write_bytes(b"\x7fELF")
     write(commands / "apt-cache", f'echo linux-image-cloud-amd64; echo "  Depends: linux-image-{RELEASE}"')
-    write(commands / "apt-get", f'echo "$@" >>{tmp_path}/calls; touch kernel.deb')
+    write(commands / "apt-get", f'echo "$@" >>{tmp_path}/calls; [ "$2" != download ] || touch kernel.deb')
     write(commands / "dpkg", f'cp -r {tree}/. "$3"')
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
