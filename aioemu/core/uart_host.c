@@ -15,18 +15,19 @@ enum {
 
 uint32_t core_uart_ring_put(struct ring *r, const uint8_t *data, uint32_t len) {
     uint32_t n = len < r->size - r->count ? len : r->size - r->count;
-    for (uint32_t i = 0; i < n; i++) {
-        r->bytes[(r->head + r->count + i) % r->size] = data[i];
-    }
+    uint32_t at = (r->head + r->count) % r->size;
+    uint32_t first = n < r->size - at ? n : r->size - at;
+    memcpy(r->bytes + at, data, first);
+    memcpy(r->bytes, data + first, n - first);
     r->count += n;
     return n;
 }
 
 uint32_t core_uart_ring_peek(const struct ring *r, uint8_t *data, uint32_t max) {
     uint32_t n = max < r->count ? max : r->count;
-    for (uint32_t i = 0; i < n; i++) {
-        data[i] = r->bytes[(r->head + i) % r->size];
-    }
+    uint32_t first = n < r->size - r->head ? n : r->size - r->head;
+    memcpy(data, r->bytes + r->head, first);
+    memcpy(data + first, r->bytes, n - first);
     return n;
 }
 
