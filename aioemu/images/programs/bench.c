@@ -5,6 +5,7 @@
  * and `jit-alias` report stale calls: code rewritten through a writable mapping and then called must be the new code.
  * Not measured: devices, disks, network.
  */
+#define _GNU_SOURCE 1 /* memfd_create, MAP_ANONYMOUS */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
