@@ -11,33 +11,49 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from aioemu.errors import (
-        AccelError as AccelError,
-    )
-    from aioemu.errors import (
-        ConfigError as ConfigError,
-    )
-    from aioemu.errors import (
-        EmuError as EmuError,
-    )
-    from aioemu.errors import (
-        GuestError as GuestError,
-    )
-    from aioemu.errors import (
-        HostError as HostError,
-    )
-    from aioemu.errors import (
-        MonitorError as MonitorError,
-    )
+    from aioemu.api import Deferred as Deferred
+    from aioemu.api import Events as Events
+    from aioemu.api import ExitStatus as ExitStatus
+    from aioemu.api import Machine as Machine
+    from aioemu.api import RawRange as RawRange
+    from aioemu.api import Reg as Reg
+    from aioemu.api import RegisterBlock as RegisterBlock
+    from aioemu.api import RunState as RunState
+    from aioemu.api import bit as bit
+    from aioemu.api import field as field
+    from aioemu.bus.wires import MMIO as MMIO
+    from aioemu.bus.wires import PIO as PIO
+    from aioemu.config import MachineConfig as MachineConfig
+    from aioemu.errors import AccelError as AccelError
+    from aioemu.errors import ConfigError as ConfigError
+    from aioemu.errors import EmuError as EmuError
+    from aioemu.errors import GuestError as GuestError
+    from aioemu.errors import HostError as HostError
+    from aioemu.errors import MonitorError as MonitorError
+    from aioemu.errors import StateError as StateError
 
 # name -> module that defines it; the type checker reads the imports above instead
 EXPORTS = {
     "AccelError": "aioemu.errors",
     "ConfigError": "aioemu.errors",
+    "Deferred": "aioemu.api",
     "EmuError": "aioemu.errors",
+    "Events": "aioemu.api",
+    "ExitStatus": "aioemu.api",
     "GuestError": "aioemu.errors",
     "HostError": "aioemu.errors",
+    "MMIO": "aioemu.bus.wires",
+    "Machine": "aioemu.api",
+    "MachineConfig": "aioemu.config",
     "MonitorError": "aioemu.errors",
+    "PIO": "aioemu.bus.wires",
+    "RawRange": "aioemu.api",
+    "Reg": "aioemu.api",
+    "RegisterBlock": "aioemu.api",
+    "RunState": "aioemu.api",
+    "StateError": "aioemu.errors",
+    "bit": "aioemu.api",
+    "field": "aioemu.api",
 }
 
 
