@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aioemu.api import Machine
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE_S = 1.0  # signals that come together (timeout(1) sends two) are one; a later one insists
 SIGNAL_STATUS = 128  # a shell's convention for a process that a signal ended
 
 
@@ -73,6 +74,7 @@ class Life:
         self._announcer = announcer
         self._task: asyncio.Task[int] | None = None
         self._signal: signal.Signals | None = None
+        self._signal_time = 0.0
         self._is_set_up = False
         self._told = asyncio.Event()
 
@@ -113,10 +115,15 @@ class Life:
             ended.cancel()
 
     def _on_signal(self, number: signal.Signals) -> None:
-        """The first signal ends the guest; one before there is a guest, or a second one, ends the process."""
-        again, self._signal = self._signal is not None, number
-        print(f"aioemu: terminating on signal {int(number)}", file=sys.stderr, flush=True)
-        if self._is_set_up and not again:
-            self._told.set()
-        elif self._task is not None:
+        """End the guest; before there is one, or when that takes too long for the user, end the process."""
+        now = asyncio.get_running_loop().time()
+        if self._signal is None:
+            self._signal, self._signal_time = number, now
+            print(f"aioemu: terminating on signal {int(number)}", file=sys.stderr, flush=True)
+            if self._is_set_up:
+                self._told.set()
+                return
+        elif now - self._signal_time < PATIENCE_S:
+            return
+        if self._task is not None:
             self._task.cancel()

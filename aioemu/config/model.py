@@ -198,6 +198,7 @@ class MachineConfig:
     serials: tuple[str | None, ...] = ()  # chardev ids in port order; None: this port is absent
     parallels: tuple[str | None, ...] = ()
     monitors: tuple[MonitorOptions, ...] = ()
+    debugcon: str | None = None  # chardev id of the debug console at port 0xe9
     gdb: str | None = None
     objects: tuple[OptionGroup, ...] = ()
     netdevs: tuple[OptionGroup, ...] = ()

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from aioemu.cli.draft import Draft
 from aioemu.cli.reading import Argument
-from aioemu.config import DeviceOptions, MonitorOptions, SocketOptions, UnixAddress
+from aioemu.config import MonitorOptions, SocketOptions, UnixAddress
 from aioemu.config.chardev_options import parse_chardev, parse_short
 from aioemu.config.grammar import parse_number
 
-DEBUGCON_PORT = "0xe9"
 GDB_PORT = 1234
 
 
@@ -45,10 +44,8 @@ def parallel(draft: Draft, arg: Argument) -> None:
 
 
 def debugcon(draft: Draft, arg: Argument) -> None:
-    """A chardev and the device at its port."""
-    chardev_id = _port(draft, arg, "debugcon")
-    if chardev_id is not None:
-        draft.devices.append(DeviceOptions("isa-debugcon", props={"iobase": DEBUGCON_PORT, "chardev": chardev_id}))
+    """The chardev of the device that the machine puts at port 0xe9."""
+    draft.flags["debugcon"] = _port(draft, arg, "debugcon")
 
 
 def monitor(draft: Draft, arg: Argument) -> None:
