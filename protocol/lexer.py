@@ -18,12 +18,8 @@ MAX_SCALAR_BYTES = 4096  # a number or keyword: none that means anything is long
 SKIM_BYTES = 2048  # from this size on a chunk is first looked at as a whole
 
 _DIGITS = rb"-?(?:0|[1-9][0-9]*+)"
-_BAD_NUMBER = (
-    rb"-[^0-9]|-?0[0-9]|" + _DIGITS + rb"(?:\.[^0-9]|(?:\.[0-9]++)?[eE](?:[^-+0-9]|[-+][^0-9]))"
-)
-_NUMBER = (
-    _DIGITS + rb"(?:(?=[^0-9.eE])|\.[0-9]++(?=[^0-9eE])|(?:\.[0-9]++)?[eE][-+]?[0-9]++(?=[^0-9]))"
-)
+_BAD_NUMBER = rb"-[^0-9]|-?0[0-9]|" + _DIGITS + rb"(?:\.[^0-9]|(?:\.[0-9]++)?[eE](?:[^-+0-9]|[-+][^0-9]))"
+_NUMBER = _DIGITS + rb"(?:(?=[^0-9.eE])|\.[0-9]++(?=[^0-9eE])|(?:\.[0-9]++)?[eE][-+]?[0-9]++(?=[^0-9]))"
 _SPACE, _MARK, _QUOTE, _BAD, _SCALAR, _STRAY = range(1, 7)
 TOKEN = re.compile(
     rb"([ \t\r\n]+)|([{}\[\],:])|([\"'])|(" + _BAD_NUMBER + rb")|(" + _NUMBER + rb"|[a-z]++(?=[^a-z]))|([^-0-9a-z])",

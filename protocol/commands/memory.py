@@ -1,0 +1,129 @@
+"""The guest's memory: how much there is, and copies of it in files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+from typing import ClassVar
+
+from aioemu.errors import HostError, MonitorError
+from aioemu.protocol.machine import Machine, Memory, VirtualMemory
+from aioemu.protocol.registry import command
+from aioemu.protocol.schema import Record, Size, Union
+
+PIECE_BYTES = 4 << 20  # copied in one go between two looks at the loop
+ADDRESS_LIMIT = 1 << 64
+
+
+class MemoryInfo(Record):
+    """Memory that was there at start, and memory plugged since."""
+
+    base_memory: Size
+    plugged_memory: Size | None = None
+
+
+class MemoryDeviceKind(StrEnum):
+    """Kinds of pluggable memory."""
+
+    DIMM = "dimm"
+
+
+class PcDimmDeviceInfo(Record):
+    """A memory module."""
+
+    addr: int
+    size: int
+    slot: int
+    node: int
+    memdev: str
+    hotplugged: bool
+    hotpluggable: bool
+    id: str | None = None
+
+
+class PcDimmDeviceInfoWrapper(Record):
+    """Its place in the union."""
+
+    data: PcDimmDeviceInfo
+
+
+class MemoryDeviceInfo(Union, kw_only=True):
+    """A pluggable piece of memory."""
+
+    tag = "type"
+    cases: ClassVar = {MemoryDeviceKind.DIMM: PcDimmDeviceInfoWrapper}
+
+    type: MemoryDeviceKind
+
+
+class Pmemsave(Record):
+    """Which guest-physical memory, and where to."""
+
+    val: int
+    size: int
+    filename: str
+
+
+class Memsave(Record):
+    """Which memory as a processor sees it, and where to."""
+
+    val: int
+    size: int
+    filename: str
+    cpu_index: int | None = None
+
+
+class PhysicalMachine(Machine):
+    """A machine whose memory can be read."""
+
+    memory: Memory
+
+
+class VirtualMachine(Machine):
+    """A machine whose memory can be read as its processors see it."""
+
+    virtual: VirtualMemory
+
+
+@command("query-memory-size-summary")
+def query_memory_size_summary(machine: Machine) -> MemoryInfo:
+    """Say how much memory there is."""
+    return MemoryInfo(base_memory=machine.config.memory.size_bytes, plugged_memory=0)
+
+
+@command("query-memory-devices")
+def query_memory_devices(machine: Machine) -> list[MemoryDeviceInfo]:
+    """List pluggable memory: there is none yet."""
+    return []
+
+
+@command("pmemsave", needs=("memory",))
+async def pmemsave(machine: PhysicalMachine, args: Pmemsave) -> None:
+    """Write guest-physical memory into a file."""
+    await _save(args.val, args.size, args.filename, machine.memory.read)
+
+
+@command("memsave", needs=("virtual", "vcpus"))
+async def memsave(machine: VirtualMachine, args: Memsave) -> None:
+    """Write memory, as a processor sees it, into a file."""
+    vcpu = args.cpu_index or 0
+    if not 0 <= vcpu < machine.config.smp.cpus:
+        raise MonitorError("Parameter 'cpu-index' expects a CPU number")
+    await _save(args.val, args.size, args.filename, lambda address, size: machine.virtual.read(vcpu, address, size))
+
+
+async def _save(address: int, size: int, path: str, read: Callable[[int, int], bytes]) -> None:
+    if address < 0 or size < 0 or address + size > ADDRESS_LIMIT:
+        raise MonitorError(f"Invalid addr 0x{address & (ADDRESS_LIMIT - 1):016x}/size {size} specified")
+    read(address, min(size, 1)), read(address + max(size - 1, 0), min(size, 1))  # before a file is touched
+    try:
+        with await asyncio.to_thread(open, path, "wb") as file:
+            for start in range(0, size, PIECE_BYTES):
+                piece = read(address + start, min(PIECE_BYTES, size - start))
+                await asyncio.to_thread(file.write, piece)
+    except OSError as exc:
+        raise HostError(f"Could not open '{path}'", exc.errno) from exc
+
+
+COMMANDS = (query_memory_size_summary, query_memory_devices, pmemsave, memsave)

@@ -1,0 +1,32 @@
+"""All commands as one table; each module lists its own."""
+
+from __future__ import annotations
+
+from aioemu.protocol.commands import (
+    actions,
+    chardevs,
+    control,
+    descriptors,
+    identity,
+    memory,
+    objects,
+    power,
+    processors,
+    qom,
+    text,
+)
+from aioemu.protocol.registry import Command
+
+COMMANDS: tuple[Command, ...] = (
+    *control.COMMANDS,
+    *identity.COMMANDS,
+    *power.COMMANDS,
+    *actions.COMMANDS,
+    *processors.COMMANDS,
+    *memory.COMMANDS,
+    *chardevs.COMMANDS,
+    *descriptors.COMMANDS,
+    *objects.COMMANDS,
+    *qom.COMMANDS,
+    *text.COMMANDS,
+)

@@ -1,0 +1,175 @@
+"""The events of the protocol, and the clock that keeps frequent ones from flooding clients.
+
+Names, members and limits are QAPI's (run-state.json, qdev.json, misc.json, char.json of QEMU 10.0). A machine records
+events under these names with these members; what it records under other names is not for clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+
+from aioemu.protocol.registry import EventClass
+from aioemu.protocol.schema import Record, UInt64
+
+INTERVAL_S = 1.0  # between two events of a limited kind
+
+
+class ShutdownCause(StrEnum):
+    """Why a machine ends or starts over."""
+
+    NONE = "none"
+    HOST_ERROR = "host-error"
+    HOST_QMP_QUIT = "host-qmp-quit"
+    HOST_QMP_SYSTEM_RESET = "host-qmp-system-reset"
+    HOST_SIGNAL = "host-signal"
+    HOST_UI = "host-ui"
+    GUEST_SHUTDOWN = "guest-shutdown"
+    GUEST_RESET = "guest-reset"
+    GUEST_PANIC = "guest-panic"
+    SUBSYSTEM_RESET = "subsystem-reset"
+    SNAPSHOT_LOAD = "snapshot-load"
+
+
+class GuestPanicAction(StrEnum):
+    """What followed a guest's panic."""
+
+    PAUSE = "pause"
+    POWEROFF = "poweroff"
+    RUN = "run"
+
+
+class WatchdogAction(StrEnum):
+    """What a watchdog does when nobody feeds it."""
+
+    RESET = "reset"
+    SHUTDOWN = "shutdown"
+    POWEROFF = "poweroff"
+    PAUSE = "pause"
+    DEBUG = "debug"
+    NONE = "none"
+    INJECT_NMI = "inject-nmi"
+
+
+class Shutdown(Record):
+    """The machine ends, or stands still where it was asked to."""
+
+    guest: bool
+    reason: ShutdownCause
+
+
+class Powerdown(Record):
+    """The power button was pressed; the guest may take notice."""
+
+
+class Reset(Record):
+    """The machine was reset."""
+
+    guest: bool
+    reason: ShutdownCause
+
+
+class Stop(Record):
+    """The guest stands still."""
+
+
+class Resume(Record):
+    """The guest runs again."""
+
+
+class GuestPanicked(Record):
+    """The guest's kernel gave up."""
+
+    action: GuestPanicAction
+
+
+class Watchdog(Record):
+    """A watchdog fired."""
+
+    action: WatchdogAction
+
+
+class RtcChange(Record):
+    """The guest set its clock."""
+
+    offset: int
+    qom_path: str
+
+
+class BalloonChange(Record):
+    """The guest has given or taken memory."""
+
+    actual: UInt64
+
+
+class VserportChange(Record):
+    """The guest opened or closed a virtio serial port."""
+
+    id: str
+    open: bool
+
+
+class DeviceDeleted(Record):
+    """A device is gone for good."""
+
+    path: str
+    device: str | None = None
+
+
+class DeviceUnplugGuestError(Record):
+    """The guest refused to let a device go."""
+
+    path: str
+    device: str | None = None
+
+
+EVENTS: tuple[EventClass, ...] = (
+    EventClass("SHUTDOWN", Shutdown),
+    EventClass("POWERDOWN", Powerdown),
+    EventClass("RESET", Reset),
+    EventClass("STOP", Stop),
+    EventClass("RESUME", Resume),
+    EventClass("GUEST_PANICKED", GuestPanicked),
+    EventClass("WATCHDOG", Watchdog, needs=("watchdog",), limited=True),
+    EventClass("RTC_CHANGE", RtcChange, needs=("rtc",), limited=True),
+    EventClass("BALLOON_CHANGE", BalloonChange, needs=("balloon",), limited=True),
+    EventClass("VSERPORT_CHANGE", VserportChange, needs=("vserport",), limited=True, key="id"),
+    EventClass("DEVICE_DELETED", DeviceDeleted, needs=("devices",)),
+    EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
+)
+
+
+class Throttle:
+    """Lets one event of a kind through and holds those that follow within a second, of which the last is sent."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._held: dict[tuple[str, object], Callable[[], None] | None] = {}
+        self._timers: dict[tuple[str, object], asyncio.TimerHandle] = {}
+
+    def pass_on(self, key: tuple[str, object], send: Callable[[], None]) -> None:
+        """Call (send) now, or later unless a newer one takes its place."""
+        if key in self._held:
+            self._held[key] = send
+            return
+        send()
+        self._arm(key)
+
+    def close(self) -> None:
+        """Forget what is held."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._held.clear()
+
+    def _arm(self, key: tuple[str, object]) -> None:
+        self._held[key] = None
+        self._timers[key] = self._loop.call_later(INTERVAL_S, self._expire, key)
+
+    def _expire(self, key: tuple[str, object]) -> None:
+        send = self._held.pop(key)
+        del self._timers[key]
+        if send is not None:
+            send()
+            self._arm(key)

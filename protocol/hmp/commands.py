@@ -1,0 +1,235 @@
+"""The text commands that do something; `info` and its reports are in their own module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from aioemu.config.chardev_options import parse_chardev
+from aioemu.config.grammar import Options
+from aioemu.errors import MonitorError
+from aioemu.protocol.framing import encode
+from aioemu.protocol.hmp.memory import dump, number
+from aioemu.protocol.hmp.table import HmpCommand, Run, find, parameters
+
+if TYPE_CHECKING:
+    from aioemu.protocol.hmp.interpreter import Interpreter
+
+Values = dict[str, Any]
+
+
+def _silent(name: str, arguments: Callable[[Values], Values] = dict) -> Run:
+    """Run a command of the protocol; it prints nothing."""
+
+    async def run(interpreter: Interpreter, values: Values) -> str:
+        given = {key: value for key, value in arguments(values).items() if value is not None}
+        await interpreter.qmp(name, given)
+        return ""
+
+    return run
+
+
+async def _help(interpreter: Interpreter, values: Values) -> str:
+    words = (values["name"] or "").split()
+    if not words:
+        return "".join(each.line for each in interpreter.commands)
+    known = interpreter.info if words[0] == "info" and len(words) > 1 else interpreter.commands
+    command = find(known, words[-1])
+    if command is None:
+        return f"unknown command: '{' '.join(words)}'\n"
+    return f"info {command.line}" if known is interpreter.info else command.line
+
+
+async def _info(interpreter: Interpreter, values: Values) -> str:
+    return "".join(f"info {each.line}" for each in interpreter.info)
+
+
+async def _cpu(interpreter: Interpreter, values: Values) -> str:
+    if values["index"] not in {each.index for each in interpreter.machine.vcpus}:
+        return "invalid CPU index\n"
+    interpreter.cpu = values["index"]
+    return ""
+
+
+async def _print(interpreter: Interpreter, values: Values) -> str:
+    letters = values["format"] or ("", "d", "", "")
+    return number(values["expression"], letters[1] or letters[3] or "d", 8) + "\n"
+
+
+async def _xp(interpreter: Interpreter, values: Values) -> str:
+    return dump(interpreter.machine.memory.read, values["address"], values["format"])
+
+
+async def _x(interpreter: Interpreter, values: Values) -> str:
+    def read(address: int, size: int) -> bytes:
+        return bytes(interpreter.machine.virtual.read(interpreter.cpu, address, size))
+
+    return dump(read, values["address"], values["format"])
+
+
+async def _chardev_add(interpreter: Interpreter, values: Values) -> str:
+    options = parse_chardev(Options.parse("chardev-add", values["args"], "backend"))
+    chardevs = interpreter.machine.chardevs
+    if options.id in chardevs:
+        raise MonitorError(f"Chardev with id '{options.id}' already exists")
+    chardev = chardevs.add(options)
+    try:
+        await chardev.open()
+    except BaseException:
+        chardevs.remove(options.id)
+        raise
+    return ""
+
+
+async def _ringbuf_read(interpreter: Interpreter, values: Values) -> str:
+    text = await interpreter.qmp("ringbuf-read", values)
+    shown = (letter if letter.isprintable() or letter in "\n\t" else f"\\{ord(letter):03o}" for letter in text)
+    return "".join(shown) + "\n"
+
+
+async def _object_add(interpreter: Interpreter, values: Values) -> str:
+    given = Options.parse("object_add", values["object"], "qom-type").rest()
+    await interpreter.qmp("object-add", given)
+    return ""
+
+
+async def _qom_list(interpreter: Interpreter, values: Values) -> str:
+    if values["path"] is None:
+        return "/\n"
+    return "".join(f"{each.name} ({each.type})\n" for each in await interpreter.qmp("qom-list", values))
+
+
+async def _qom_get(interpreter: Interpreter, values: Values) -> str:
+    value = msgspec.to_builtins(await interpreter.qmp("qom-get", values))
+    return encode(value, pretty=True).decode() + "\n"
+
+
+async def _qom_set(interpreter: Interpreter, values: Values) -> str:
+    try:
+        value = msgspec.json.decode(values["value"])
+    except msgspec.MsgspecError:
+        value = {"on": True, "off": False}.get(values["value"], values["value"])
+    await interpreter.qmp("qom-set", {**values, "value": value})
+    return ""
+
+
+async def _memsave(interpreter: Interpreter, values: Values) -> str:
+    await interpreter.qmp("memsave", {**values, "cpu-index": interpreter.cpu})
+    return ""
+
+
+def _nothing(values: Values) -> Values:
+    return {}
+
+
+def _checked_action(values: Values) -> Values:
+    if values["action"] not in ("reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"):
+        raise MonitorError(f"invalid parameter value: {values['action']}")
+    return values
+
+
+_FILE = parameters("val:number", "size:number", "filename")
+_FORMATTED = parameters("format:format", "address:number")
+
+COMMANDS: tuple[HmpCommand, ...] = (
+    HmpCommand("chardev-add", "args", "add chardev", _chardev_add, parameters("args:rest"), ("chardev-add",)),
+    HmpCommand(
+        "chardev-remove", "id", "remove chardev", _silent("chardev-remove"), parameters("id"), ("chardev-remove",)
+    ),
+    HmpCommand(
+        "chardev-send-break",
+        "id",
+        "send a break on chardev",
+        _silent("chardev-send-break"),
+        parameters("id"),
+        ("chardev-send-break",),
+    ),
+    HmpCommand(
+        "closefd",
+        "closefd name",
+        "close a file descriptor previously passed via SCM rights",
+        _silent("closefd"),
+        parameters("fdname"),
+        ("closefd",),
+    ),
+    HmpCommand("cont|c", "", "resume emulation", _silent("cont"), qmp=("cont",)),
+    HmpCommand("cpu", "index", "set the default CPU", _cpu, parameters("index:number"), needs=("vcpus",)),
+    HmpCommand(
+        "getfd",
+        "getfd name",
+        "receive a file descriptor via SCM rights and assign it a name",
+        _silent("getfd"),
+        parameters("fdname"),
+        ("getfd",),
+    ),
+    HmpCommand("help|?", "[cmd]", "show the help", _help, parameters("name:rest?")),
+    HmpCommand("info", "[subcommand]", "show various information about the system state", _info),
+    HmpCommand(
+        "memsave", "addr size file", "save to disk virtual memory dump", _memsave, _FILE, ("memsave",), ("vcpus",)
+    ),
+    HmpCommand("nmi", "", "inject an NMI into every CPU", _silent("inject-nmi", _nothing), qmp=("inject-nmi",)),
+    HmpCommand(
+        "object_add",
+        "[qom-type=]type,id=str",
+        "create an object",
+        _object_add,
+        parameters("object:rest"),
+        ("object-add",),
+    ),
+    HmpCommand("object_del", "id", "destroy an object", _silent("object-del"), parameters("id"), ("object-del",)),
+    HmpCommand(
+        "pmemsave",
+        "addr size file",
+        "save to disk physical memory dump",
+        _silent("pmemsave"),
+        _FILE,
+        ("pmemsave",),
+    ),
+    HmpCommand(
+        "print|p", "/fmt expr", "print expression value", _print, parameters("format:format", "expression:number")
+    ),
+    HmpCommand("qom-get", "path property", "print a property", _qom_get, parameters("path", "property"), ("qom-get",)),
+    HmpCommand("qom-list", "path", "list properties of an object", _qom_list, parameters("path?"), ("qom-list",)),
+    HmpCommand(
+        "qom-set",
+        "path property value",
+        "set a property",
+        _qom_set,
+        parameters("path", "property", "value:rest"),
+        ("qom-set",),
+    ),
+    HmpCommand("quit|q", "", "quit the emulator", _silent("quit"), qmp=("quit",)),
+    HmpCommand(
+        "ringbuf_read",
+        "device size",
+        "read from a ring buffer character device",
+        _ringbuf_read,
+        parameters("device", "size:number"),
+        ("ringbuf-read",),
+    ),
+    HmpCommand(
+        "ringbuf_write",
+        "device data",
+        "write to a ring buffer character device",
+        _silent("ringbuf-write"),
+        parameters("device", "data"),
+        ("ringbuf-write",),
+    ),
+    HmpCommand("stop|s", "", "stop emulation", _silent("stop"), qmp=("stop",)),
+    HmpCommand(
+        "system_powerdown", "", "send system power down event", _silent("system_powerdown"), qmp=("system_powerdown",)
+    ),
+    HmpCommand("system_reset", "", "reset the system", _silent("system_reset"), qmp=("system_reset",)),
+    HmpCommand(
+        "watchdog_action",
+        "[reset|shutdown|poweroff|pause|debug|none|inject-nmi]",
+        "change watchdog action",
+        _silent("watchdog-set-action", _checked_action),
+        parameters("action"),
+        ("watchdog-set-action",),
+    ),
+    HmpCommand("x", "/fmt addr", "virtual memory dump starting at 'addr'", _x, _FORMATTED, needs=("virtual", "vcpus")),
+    HmpCommand("xp", "/fmt addr", "physical memory dump starting at 'addr'", _xp, _FORMATTED, needs=("memory",)),
+)

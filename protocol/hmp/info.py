@@ -1,0 +1,150 @@
+"""The reports of `info`: what the protocol's queries answer, laid out for people and the tools that read over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aioemu.protocol.hmp.table import HmpCommand, Run, parameters
+from aioemu.protocol.qom import root_of
+
+if TYPE_CHECKING:
+    from aioemu.protocol.hmp.interpreter import Interpreter
+    from aioemu.protocol.machine import QomObject
+
+Values = dict[str, Any]
+_THREAD_FIELDS = ("poll_max_ns", "poll_grow", "poll_shrink", "aio_max_batch")
+
+
+async def _chardev(interpreter: Interpreter, values: Values) -> str:
+    return "".join(f"{each.label}: filename={each.filename}\n" for each in await interpreter.qmp("query-chardev"))
+
+
+async def _cpus(interpreter: Interpreter, values: Values) -> str:
+    return "".join(
+        f"{'*' if each.cpu_index == interpreter.cpu else ' '} CPU #{each.cpu_index}: thread_id={each.thread_id}\n"
+        for each in await interpreter.qmp("query-cpus-fast")
+    )
+
+
+async def _hotpluggable(interpreter: Interpreter, values: Values) -> str:
+    out = ["Hotpluggable CPUs:\n"]
+    for each in await interpreter.qmp("query-hotpluggable-cpus"):
+        out.append(f'  type: "{each.type}"\n  vcpus_count: "{each.vcpus_count}"\n')
+        if each.qom_path is not None:
+            out.append(f'  qom_path: "{each.qom_path}"\n')
+        out.append("  CPUInstance Properties:\n")
+        for name in each.props.__struct_fields__:
+            value = getattr(each.props, name)
+            if value is not None:
+                out.append(f'    {name.replace("_", "-")}: "{value}"\n')
+    return "".join(out)
+
+
+async def _history(interpreter: Interpreter, values: Values) -> str:
+    return "".join(f"{at}: '{line}'\n" for at, line in enumerate(interpreter.history))
+
+
+async def _iothreads(interpreter: Interpreter, values: Values) -> str:
+    out = []
+    for each in await interpreter.qmp("query-iothreads"):
+        out.append(f"{each.id}:\n  thread_id={each.thread_id}\n")
+        out += [f"  {name.replace('_', '-')}={getattr(each, name)}\n" for name in _THREAD_FIELDS]
+    return "".join(out)
+
+
+async def _kvm(interpreter: Interpreter, values: Values) -> str:
+    info = await interpreter.qmp("query-kvm")
+    return f"kvm support: {'enabled' if info.enabled else 'disabled'}\n"
+
+
+async def _memory_size(interpreter: Interpreter, values: Values) -> str:
+    info = await interpreter.qmp("query-memory-size-summary")
+    return f"base memory: {info.base_memory}\nplugged memory: {info.plugged_memory}\n"
+
+
+async def _name(interpreter: Interpreter, values: Values) -> str:
+    info = await interpreter.qmp("query-name")
+    return f"{info.name}\n" if info.name else ""
+
+
+async def _qom_tree(interpreter: Interpreter, values: Values) -> str:
+    out: list[str] = []
+    _print_node(out, root_of(interpreter.machine), "", 0)
+    return "".join(out)
+
+
+def _print_node(out: list[str], node: QomObject, name: str, depth: int) -> None:
+    out.append(f"{'  ' * depth}/{name} ({node.type})\n")
+    for child_name, child in sorted(node.children().items()):
+        _print_node(out, child, child_name, depth + 1)
+
+
+async def _registers(interpreter: Interpreter, values: Values) -> str:
+    chosen = [each.index for each in interpreter.machine.vcpus] if values["a"] else [interpreter.cpu]
+    return "".join(f"\nCPU#{index}\n{interpreter.machine.registers(index)}" for index in chosen)
+
+
+async def _status(interpreter: Interpreter, values: Values) -> str:
+    info = await interpreter.qmp("query-status")
+    state = "running" if info.running else "paused"
+    detail = "" if info.status.value in ("running", "paused") else f" ({info.status.value})"
+    return f"VM status: {state}{detail}\n"
+
+
+async def _uuid(interpreter: Interpreter, values: Values) -> str:
+    return f"{(await interpreter.qmp('query-uuid')).uuid}\n"
+
+
+async def _version(interpreter: Interpreter, values: Values) -> str:
+    info = await interpreter.qmp("query-version")
+    return f"{info.qemu.major}.{info.qemu.minor}.{info.qemu.micro} ({info.package})\n"
+
+
+def _report(name: str) -> Run:
+    """A report that the machine writes itself."""
+
+    async def run(interpreter: Interpreter, values: Values) -> str:
+        text: str = getattr(interpreter.machine, name)()
+        return text
+
+    return run
+
+
+INFO: tuple[HmpCommand, ...] = (
+    HmpCommand("chardev", "", "show the character devices", _chardev, qmp=("query-chardev",)),
+    HmpCommand("cpus", "", "show infos for each CPU", _cpus, qmp=("query-cpus-fast",)),
+    HmpCommand("history", "", "show the command line history", _history),
+    HmpCommand(
+        "hotpluggable-cpus",
+        "",
+        "show information about hotpluggable CPUs",
+        _hotpluggable,
+        qmp=("query-hotpluggable-cpus",),
+    ),
+    HmpCommand("iothreads", "", "show iothreads", _iothreads, qmp=("query-iothreads",)),
+    HmpCommand("irq", "", "show the interrupts statistics", _report("irqs"), needs=("irqs",)),
+    HmpCommand("kvm", "", "show KVM information", _kvm, qmp=("query-kvm",)),
+    HmpCommand(
+        "memory_size_summary",
+        "",
+        "show the amount of initially allocated and present hotpluggable memory",
+        _memory_size,
+        qmp=("query-memory-size-summary",),
+    ),
+    HmpCommand("mtree", "", "show memory tree", _report("mtree"), needs=("mtree",)),
+    HmpCommand("name", "", "show the current VM name", _name, qmp=("query-name",)),
+    HmpCommand("pci", "", "show PCI info", _report("pci_report"), needs=("pci_report",)),
+    HmpCommand("qom-tree", "", "show QOM composition tree", _qom_tree, qmp=("qom-list",)),
+    HmpCommand("qtree", "", "show device tree", _report("qtree"), needs=("qtree",)),
+    HmpCommand(
+        "registers",
+        "[-a]",
+        "show the cpu registers (-a: show register info for all cpus)",
+        _registers,
+        parameters("a:flag"),
+        needs=("registers", "vcpus"),
+    ),
+    HmpCommand("status", "", "show the current VM status (running|paused)", _status, qmp=("query-status",)),
+    HmpCommand("uuid", "", "show the current VM UUID", _uuid, qmp=("query-uuid",)),
+    HmpCommand("version", "", "show the version", _version, qmp=("query-version",)),
+)

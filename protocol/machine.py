@@ -1,0 +1,145 @@
+"""What the monitor needs of a machine, and no more: the seam between the protocol and everything below it.
+
+`Machine` is the least; the further classes describe attributes that a machine may have or lack (None), and the
+commands that need one are listed only where it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
+
+from aioemu.chardev import Chardevs
+from aioemu.config import MachineConfig
+from aioemu.log import EventLog
+
+
+class Accelerator(Protocol):
+    """What runs the processors."""
+
+    @property
+    def name(self) -> str:
+        """ "kvm", "tcg", "qtest" or "none"."""
+
+
+class Machine(Protocol):
+    """A machine that can be looked at and controlled. Its events are recorded under QMP's names in `events`."""
+
+    config: MachineConfig
+    events: EventLog
+    chardevs: Chardevs
+
+    @property
+    def state(self) -> StrEnum:
+        """Its run state, by query-status' names."""
+
+    @property
+    def running(self) -> bool: ...
+
+    @property
+    def accelerator(self) -> Accelerator: ...
+
+    async def resume(self) -> None:
+        """Let the guest run; RESUME is recorded before this returns. EmuError when only a reset would help."""
+
+    async def pause(self) -> None:
+        """Return when the guest stands still; STOP is recorded before that."""
+
+    async def reset(self) -> None:
+        """Reset, or end where -no-reboot says so; RESET or SHUTDOWN is recorded before this returns."""
+
+    def powerdown(self) -> None:
+        """Press the power button; POWERDOWN is recorded."""
+
+    async def quit(self) -> None:
+        """End it: SHUTDOWN is recorded, whoever waits for the machine's end goes on."""
+
+
+class Vcpu(Protocol):
+    """One virtual processor (attribute `vcpus`: a sequence of these)."""
+
+    index: int
+    thread_id: int  # of the host thread that runs it
+    qom_path: str
+    topology: Mapping[str, int]  # socket-id, core-id, ... as in query-cpus-fast
+
+
+class Memory(Protocol):
+    """Guest memory by address (attribute `memory`)."""
+
+    size_bytes: int
+
+    def read(self, address: int, size: int) -> bytes:
+        """Guest-physical memory. EmuError beyond what there is."""
+
+
+class VirtualMemory(Protocol):
+    """Guest memory as a vCPU sees it (attribute `virtual`)."""
+
+    def read(self, vcpu: int, address: int, size: int) -> bytes:
+        """EmuError where nothing is mapped."""
+
+
+class Registers(Protocol):
+    """A vCPU's registers as text (attribute `registers`)."""
+
+    def __call__(self, vcpu: int) -> str: ...
+
+
+class Objects(Protocol):
+    """Objects of `-object` by id (attribute `objects`): iothreads, memory back ends, secrets ..."""
+
+    def types(self) -> Sequence[str]:
+        """The types that `add` takes."""
+
+    def add(self, kind: str, object_id: str, values: Mapping[str, Any]) -> Awaitable[None]:
+        """Make one; EmuError when it cannot be."""
+
+    def remove(self, object_id: str) -> Awaitable[None]:
+        """End one; EmuError when it is unknown or in use."""
+
+
+class IoThread(Protocol):
+    """One line of query-iothreads (attribute `iothreads`: a sequence of these)."""
+
+    id: str
+    thread_id: int
+    poll_max_ns: int
+    poll_grow: int
+    poll_shrink: int
+    aio_max_batch: int
+
+
+class QomProperty(Protocol):
+    """A typed property of a QOM object."""
+
+    type: str  # bool, int, uint8 ... uint64, size, string, or an enumeration's name
+    description: str | None
+    default: Any
+
+    def read(self) -> Any: ...
+
+    @property
+    def write(self) -> Callable[[Any], None] | None:
+        """Sets it, or None where it cannot be set."""
+
+
+class QomObject(Protocol):
+    """A node of the object tree (attribute `qom` is its root)."""
+
+    type: str
+
+    def properties(self) -> Mapping[str, QomProperty]: ...
+
+    def children(self) -> Mapping[str, QomObject]: ...
+
+
+class TextReport(Protocol):
+    """A report for people (attributes `mtree`, `qtree`, `irqs`)."""
+
+    def __call__(self) -> str: ...
+
+
+Nmi = Callable[[], None]  # attribute `inject_nmi`: to every vCPU
+SetActions = Callable[..., None]  # attribute `set_actions`: keywords reboot, shutdown, panic, watchdog

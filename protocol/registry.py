@@ -1,0 +1,115 @@
+"""Commands and events as plain tables: what a machine can serve is what is listed, described and dispatched.
+
+    @command("block_resize", needs=("block",))
+    async def block_resize(machine: Machine, args: BlockResize) -> None: ...
+
+A handler that cannot block is a plain function and is answered at once; a coroutine runs in a task of its own. It may
+ask for `args` (a Record) and for `monitor`, the session it was called from. `needs` names what the machine must have
+for the command to exist. Types are looked at when first used: importing costs little.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from aioemu.errors import MonitorError
+from aioemu.protocol.framing import encode
+from aioemu.protocol.schema import Nothing, Object, Record, Type, object_of, type_of
+
+
+class Command:
+    """One command: its name, its handler and what is known of it from the handler's signature."""
+
+    def __init__(self, name: str, handler: Callable[..., Any], *, oob: bool, needs: tuple[str, ...]) -> None:
+        self.name = name
+        self.handler = handler
+        self.oob = oob
+        self.needs = needs
+        self.is_async = inspect.iscoroutinefunction(handler)
+        self._parameters = frozenset(handler.__code__.co_varnames[: handler.__code__.co_argcount])
+        self._takes = tuple(each in self._parameters for each in ("args", "monitor"))
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.handler, include_extras=True)
+
+    @cached_property
+    def arguments(self) -> Object:
+        """The type of its arguments."""
+        return object_of(self._hints["args"] if "args" in self._parameters else Nothing)
+
+    @cached_property
+    def returns(self) -> Type:
+        """The type of its answer."""
+        annotation = self._hints["return"]
+        return object_of(Nothing) if annotation is type(None) else type_of(annotation)
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.handler) or ""
+
+    def call(self, machine: Any, monitor: Any, arguments: dict[str, Any]) -> Any:
+        """Check (arguments) and call the handler: the answer, or a coroutine where `is_async`."""
+        takes_args, takes_monitor = self._takes
+        if takes_args:
+            loaded = self.arguments.load(arguments, "", "")
+            if takes_monitor:
+                return self.handler(machine, loaded, monitor)
+            return self.handler(machine, loaded)
+        if arguments:
+            raise MonitorError(f"Parameter '{next(iter(arguments))}' is unexpected")
+        return self.handler(machine, monitor) if takes_monitor else self.handler(machine)
+
+
+def command(name: str, *, oob: bool = False, needs: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command of a typed function."""
+
+    def make(handler: Callable[..., Any]) -> Command:
+        return Command(name, handler, oob=oob, needs=tuple(needs))
+
+    return make
+
+
+@dataclass(frozen=True)
+class EventClass:
+    """One event: its data's type, and how often it may be sent."""
+
+    name: str
+    record: type[Record]
+    needs: tuple[str, ...] = ()
+    limited: bool = False  # at most one a second, the last one wins
+    key: str = ""  # of the data: limited for each value of it
+
+    def data(self, fields: dict[str, object]) -> Record:
+        """The event's data out of what the machine says; members that the protocol does not have are left out."""
+        known = {name: value for name, value in fields.items() if name in self.record.__struct_fields__}
+        return self.record(**known)
+
+
+class Encoded(bytes):
+    """An answer that is encoded already."""
+
+
+class Registry:
+    """What one machine serves."""
+
+    def __init__(self, machine: Any, commands: Iterable[Command], events: Iterable[EventClass]) -> None:
+        self.commands = {each.name: each for each in commands if _has(machine, each.needs)}
+        self.events = {each.name: each for each in events if _has(machine, each.needs)}
+
+    @cached_property
+    def schema(self) -> Encoded:
+        """The answer of query-qmp-schema, encoded once."""
+        from aioemu.protocol.introspect import describe
+
+        return Encoded(encode(describe(self.commands.values(), self.events.values())))
+
+
+def _has(machine: Any, needs: tuple[str, ...]) -> bool:
+    """Whether the machine has everything in (needs), by attribute name."""
+    return all(getattr(machine, need, None) is not None for need in needs)
