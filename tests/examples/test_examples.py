@@ -1,0 +1,40 @@
+"""Every file in examples/ runs as its reader would run it, and says what it promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(*command: str, limit_s: float = 100.0) -> str:
+    """What an example prints; its error text on failure."""
+    done = subprocess.run(
+        [sys.executable, *command], cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=limit_s, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_own_device() -> None:
+    """examples/own_device.py places a device and reaches it over the bus."""
+    output = run("examples/own_device.py")
+
+    assert "control reads 0x31, started 1 time(s)" in output
+    assert "Thermometer" in output
+
+
+@pytest.mark.guest
+@pytest.mark.slow
+@pytest.mark.parametrize("board", ["microvm", "q35"])
+def test_demo(board: str) -> None:
+    """examples/demo.py boots Debian's kernel to a shell, uses it, switches it off and sums up."""
+    output = run("examples/demo.py", "--machine", board, "--smp", "2")
+
+    assert "Linux 6." in output
+    assert "guest-shutdown" in output
+    assert f"{board}, " in output
