@@ -76,6 +76,7 @@ LATE_SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "Accepted and without effect",
         (
+            _O("id", "ignored:text", TEXT, "number", "a manager's own number for the guest"),
             _O("L", "ignored:text", TEXT, "DIR", "firmware folder: there is none to search"),
             _O("k", "ignored:text", TEXT, "layout", "keyboard layout: there is no display"),
             _O("usb", "ignored:flag", FLAG, "", "USB controllers are added by -device"),

@@ -139,6 +139,7 @@ class Options:
         return cls(where_of(option, argument), parse_pairs(argument, implied))
 
     def __contains__(self, key: str) -> bool:
+        self._known.append(key)
         return key in self._values
 
     def fail(self, message: str) -> NoReturn:

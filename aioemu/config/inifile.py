@@ -16,7 +16,7 @@ FILE_LIMIT = 16 << 20  # bytes; the largest generated ones (hundreds of devices)
 _GROUP_WITH_ID = re.compile(r'\[\s*([A-Za-z0-9_-]+)\s+"([^"]*)"\s*\]', re.ASCII)
 _GROUP = re.compile(r"\[\s*([A-Za-z0-9_-]+)\s*\]", re.ASCII)
 _QUOTED = re.compile(r'([A-Za-z0-9_.-]+)\s*=\s*"([^"]*)"', re.ASCII)
-_BARE = re.compile(r"([A-Za-z0-9_.-]+)\s*=\s*([^"\s]\S*)", re.ASCII)
+_BARE = re.compile(r'([A-Za-z0-9_.-]+)\s*=\s*([^"\s]\S*)', re.ASCII)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,8 +149,7 @@ def test_short_form_mistakes(text: str) -> None:
 @given(st.text(max_size=60), st.sampled_from(["", "unix:", "tcp:", "telnet:", "mon:", "file:", "tcp:a:1,"]))
 def test_any_text_is_read_or_refused(text: str, prefix: str) -> None:
     """No text breaks the reader."""
-    for parse in (lambda: parse_short("-serial", prefix + text, "s"), lambda: read(f"socket,id=a,{text}")):
-        try:
-            parse()
-        except ConfigError:
-            continue
+    with contextlib.suppress(ConfigError):
+        parse_short("-serial", prefix + text, "s")
+    with contextlib.suppress(ConfigError):
+        read(f"socket,id=a,{text}")

@@ -47,7 +47,7 @@ def test_pairs(text: str, pairs: list[tuple[str, str]]) -> None:
     assert parse_pairs(text, "first") == pairs
 
 
-@given(st.lists(st.tuples(KEY, st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=12)), max_size=6))
+@given(st.lists(st.tuples(KEY, st.text(alphabet=st.characters(codec="utf-8"), max_size=12)), max_size=6))
 def test_what_is_written_with_doubled_commas_is_read_back(pairs: list[tuple[str, str]]) -> None:
     """Any value survives when its commas are doubled."""
     text = ",".join(f"{key}={value.replace(',', ',,')}" for key, value in pairs)

@@ -34,11 +34,10 @@ def global_(draft: Draft, arg: Argument) -> None:
         draft.globals.append(GlobalOptions(*match.groups()))
         return
     opts = arg.opts if not arg.text else Options.parse("-global", arg.text)
-    values = [opts.text(key) for key in ("driver", "property", "value")]
-    opts.close()
-    driver, name, value = values
+    driver, name, value = (opts.text(key) for key in ("driver", "property", "value"))
     if driver is None or name is None or value is None:
         opts.fail("expected driver.property=value, or driver=, property= and value=")
+    opts.close()
     draft.globals.append(GlobalOptions(driver, name, value))
 
 
