@@ -230,7 +230,7 @@ static int access_ports(struct core_chip *chip, struct core_part *part) {
 static void clear(struct i8259 *pic) {
     struct core_chip chip = pic->chip;
     uint8_t lines = pic->lines;
-    *pic = (struct i8259){.intc = pic->intc, .secondary = pic->secondary, .lines = lines, .lowest = 7};
+    *pic = (struct i8259){.intc = pic->intc, .secondary = pic->secondary, .lines = lines, .imr = 0xff, .lowest = 7};
     pic->chip = chip;
 }
 
@@ -323,6 +323,7 @@ void i8259_open(struct i8259 *pic, struct core_intc *intc, bool secondary) {
     pic->chip.machine = intc->machine;
     pic->intc = intc;
     pic->secondary = secondary;
+    pic->imr = 0xff; /* quiet until it is initialised, which unmasks all */
     pic->lowest = 7;
 }
 

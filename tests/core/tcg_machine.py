@@ -41,7 +41,9 @@ def engine_library() -> Path | None:
     return path if path.exists() else None
 
 
-needs_engine = pytest.mark.skipif(engine_library() is None, reason="the engine's package is not installed (make engine)")
+needs_engine = pytest.mark.skipif(
+    engine_library() is None, reason="the engine's package is not installed (make engine)"
+)
 
 
 def assemble(source: str, address: int, bits: int) -> bytes:
@@ -179,6 +181,11 @@ class Machine:
         while (left := end - time.monotonic()) > 0:
             self._poll.poll(left * 1000)
             self._collect()
+
+    def run_until_quiet(self, seconds: float) -> None:
+        """Run for a while, or until it stops."""
+        end = time.monotonic() + seconds
+        self.run_until(lambda: bool(self.stops) or time.monotonic() > end)
 
     def run_until_out(self, count: int = 1) -> list[int]:
         self.run_until(lambda: len(self.out) >= count or bool(self.stops))
