@@ -34,7 +34,7 @@ class Tcg:
         self.library = find_engine()
 
     def attach(self, machine: Any, needs: ChipNeeds) -> None:
-        rc = lib.core_tcg_attach(machine, os.fsencode(self.library), 0)
+        rc = lib.core_tcg_attach(machine, os.fsencode(self.library), int(lib.CORE_TCG_PIT) if needs.pit else 0)
         if rc < 0:
             raise AccelError(f"{self.library}: the software CPU does not start: {os.strerror(-rc)}")
 
