@@ -128,8 +128,9 @@ def loadable(image: ImageFile, headers: list[Segment]) -> tuple[Segment, ...]:
             raise image.error(f"{where} has {segment.p_filesz} bytes in the file, {segment.p_memsz} in memory")
         if (segment.p_paddr + segment.p_memsz) >> ADDRESS_BITS:
             raise image.error(f"{where} of {segment.p_memsz:#x} bytes ends beyond the address space")
-        if segment.p_paddr < lowmem.LOAD_MIN:
-            raise image.error(f"{where} lies below {lowmem.LOAD_MIN:#x}, where firmware tables and start data are")
+        over = next((own for own in lowmem.KEPT if own.overlaps(segment.place)), None)
+        if over is not None:
+            raise image.error(f"{where} lies over {over}, which is kept for start data")
         if index and segments[index - 1].place.overlaps(segment.place):
             raise image.error(f"{where} overlaps the segment at {segments[index - 1].p_paddr:#x}")
     return tuple(segments)

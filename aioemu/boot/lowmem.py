@@ -29,4 +29,7 @@ MP_TABLE = RamRange(0xF8000, 0x8000)  # searched for _MP_ in 16-byte steps (MP 1
 FIRMWARE = RamRange(0xE0000, 0x20000)  # all three, as the memory map reports them
 FIRMWARE_END = MIB
 
-LOAD_MIN = MIB  # kernels and initrds go above all of this
+LOAD_MIN = MIB  # bzImages and initrds go above all of this
+# ELF and multiboot kernels say where they go: not over start data and not where PCs have video memory. Linkers like to
+# put a page of headers below 1 MiB, so the firmware area is only kept from them where a table really is.
+KEPT = (RamRange(0, CMDLINE.end), RamRange(EBDA_START, TABLES.start - EBDA_START))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
 
@@ -45,11 +44,18 @@ def _apply_fields(smbios: Smbios, option: SmbiosOptions) -> Smbios:
     for key, value in option.values.items():
         field = key.replace("-", "_")
         if field not in known_fields:
-            near = get_close_matches(field, known_fields, 1)
-            hint = f", did you mean '{near[0].replace('_', '-') if part == 'processor' else near[0]}'?" if near else ""
-            raise ConfigError(f"-smbios type={option.type} has no field '{key}'{hint}", option="smbios")
+            raise _unknown_field(option.type, key, known_fields)
         changes[field] = _value(field, value, option.type)
     return replace(smbios, **{part: replace(old, **changes)})
+
+
+def _unknown_field(kind: int | None, key: str, known: list[str]) -> ConfigError:
+    from difflib import get_close_matches  # only a mistake costs this import
+
+    dashed = [name if name.endswith("_pfx") else name.replace("_", "-") for name in known]
+    near = get_close_matches(key, dashed, 1)
+    hint = f", did you mean '{near[0]}'?" if near else ""
+    return ConfigError(f"-smbios type={kind} has no field '{key}'{hint}", option="smbios")
 
 
 def _value(field: str, value: object, kind: int | None) -> object:

@@ -14,7 +14,7 @@ from aioemu.boot.loader import BootFiles, BootLayout, KernelImage, load
 from aioemu.boot.tables import FirmwareTables, Placement
 from aioemu.errors import ConfigError
 from tests.boot.acpi_tables import Q35
-from tests.boot.fakes import MIB, BzImage, Elf, FakeRam, Load, multiboot, put
+from tests.boot.fakes import MIB, PVH_NOTE, BzImage, Elf, FakeRam, Load, multiboot, put
 
 KERNELS = {
     "elf": Elf([Load(), Load(0x1000000)]).build(),
@@ -33,6 +33,23 @@ def test_kernel_over_a_reserved_range(tmp_path: Path, kind: str) -> None:
     tables = FirmwareTables((Placement("OEM1", 0x1000000, b"table"),))
     with pytest.raises(ConfigError, match=r"wants 0x1000000.* reserved 0x1000000"):
         load(FakeRam(), KernelImage(path), BootLayout(), tables)
+
+
+def test_headers_below_1_mib(tmp_path: Path) -> None:
+    """A page of headers in the firmware area, as linkers lay it out, is loaded unless a table lies there."""
+    path = put(tmp_path, Elf([Load(0xFF000, b"headers"), Load()]).build())
+    ram = FakeRam()
+    load(ram, KernelImage(path), BootLayout(), FirmwareTables.of(build_tables(Q35)))
+    assert ram.read(0xFF000, 7) == b"headers"
+    with pytest.raises(ConfigError, match=r"wants 0xff000.* reserved 0xff004"):
+        load(ram, KernelImage(path), BootLayout(), FirmwareTables((Placement("X", 0xFF004, b"x"),)))
+
+
+def test_low_kernel(tmp_path: Path) -> None:
+    """A kernel between start data and the EBDA is loaded there."""
+    note = PVH_NOTE[:16] + (0x30000).to_bytes(8, "little")
+    path = put(tmp_path, Elf([Load(0x30000, b"low", memsz=0x6FC00)], note).build())
+    assert load(FakeRam(), KernelImage(path), BootLayout()).rip == 0x30000
 
 
 def test_initrd_avoids_reserved_ranges(tmp_path: Path) -> None:

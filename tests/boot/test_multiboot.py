@@ -83,7 +83,7 @@ HOSTILE = {
     "end before start": (flat(0x100000, 0x100000, 0xFFFFF, 0, 0x100000), "contradict"),
     "end beyond the file": (flat(0x100000, 0x100000, 0x110000, 0, 0x100000), "truncated"),
     "memory of 4 GiB": (flat(0x100000, 0x100000, 0, 0xFFFFFFFF, 0x100000), "does not lie in RAM"),
-    "load over the tables": (flat(0xE0000, 0xE0000, 0, 0, 0xE0000), "below 0x100000"),
+    "load over start data": (flat(0x7000, 0x7000, 0, 0, 0x7000), "lies over 0x0"),
     "entry outside": (flat(0x100000, 0x100000, 0, 0, 0x500000), "multiboot entry"),
     "cut header": (multiboot(FLAT, [0x100000]), "contradict"),
 }
