@@ -53,11 +53,11 @@ static void vcpu_free(struct aioemu_vcpu *vcpu)
     CPUArchState *env = cpu->env_ptr;
 
     cpu_breakpoint_remove_all(cpu, BP_CPU | BP_GDB);
+    aioemu_forget_memory(cpu); /* flushes the TLB once more */
     for (int i = 0; i < NB_MMU_MODES; i++) {
         g_free(env_tlb(env)->d[i].iotlb);
         g_free(env_tlb(env)->f[i].table);
     }
-    aioemu_forget_memory(cpu);
 #ifdef TARGET_I386
     free(X86_CPU_GET_CLASS(X86_CPU(cpu))->model);
 #endif

@@ -132,16 +132,16 @@ void aioemu_engine_destroy(aioemu_engine *engine)
 
     aioemu_catch_push(&frame);
     if (!sigsetjmp(frame.env, 0)) {
-        for (int i = engine->vcpu_count - 1; i > 0; i--) {
-            engine->ops->vcpu_free(engine->vcpus[i]);
-        }
         if (engine->vcpu_count) {
-            engine->uc->cpu = engine->vcpus[0]->cpu;
+            engine->uc->cpu = engine->vcpus[0]->cpu; /* the one the emulator frees itself */
+        }
+        while (engine->vcpu_count > 1) {
+            engine->ops->vcpu_free(engine->vcpus[--engine->vcpu_count]);
         }
         uc_close(engine->uc);
     }
     aioemu_catch_pop(&frame);
-    for (int i = 0; i < engine->vcpu_count; i++) {
+    for (int i = 0; i < AIOEMU_MAX_VCPUS; i++) {
         free(engine->vcpus[i]);
     }
     aioemu_map_free(engine);

@@ -1,0 +1,7 @@
+"""Let the tests import their machine by name from wherever pytest is started."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
