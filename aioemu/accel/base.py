@@ -6,7 +6,7 @@ The work is in the core (`core_accel`); this is the part that talks to people: o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aioemu._core import ffi, lib
@@ -43,7 +43,7 @@ def add_vcpu(accelerator: Accelerator, machine: Any, model: CpuModel, smp: Smp, 
     if index < 0:
         raise HostError(f"vCPU {apic_id}", -index)
     leaves = build_leaves(accelerator.name, accelerator.supported(), model, smp, apic_id)
-    table = ffi.new("core_cpuid[]", [astuple(leaf) for leaf in leaves])
+    table = ffi.new("core_cpuid[]", [leaf.row() for leaf in leaves])
     rc = lib.core_vcpu_set_cpuid(machine, index, table, len(leaves))
     if rc < 0:
         raise AccelError(f"vCPU {apic_id}: {accelerator.name} refuses the CPUID of model {model.name} ({-rc})")

@@ -37,6 +37,10 @@ class Leaf:
     ecx: int = 0
     edx: int = 0
 
+    def row(self) -> tuple[int, int, int, int, int, int, int]:
+        """As the core takes it."""
+        return self.function, self.index, self.flags, self.eax, self.ebx, self.ecx, self.edx
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

@@ -69,9 +69,10 @@ class GuestMemory:
 
     def read(self, address: int, size: int) -> bytes:
         """Copy `size` bytes out."""
+        offset = self._offset(address, size)
         if self.backend.hugepage_bytes:
             return bytes(self.view(address, size))
-        data = os.pread(self._fd, size, self._offset(address, size)) if size else b""
+        data = os.pread(self._fd, size, offset)
         if len(data) != size:
             raise HostError(f"read guest memory at {address:#x}")
         return data
@@ -79,8 +80,6 @@ class GuestMemory:
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Copy `data` in."""
         size = len(data)
-        if not size:
-            return
         offset = self._offset(address, size)
         if self.backend.hugepage_bytes:
             self.view(address, size)[:] = data
