@@ -111,9 +111,8 @@ class Site:
 
     def plug(self, name: str, function: PciFunction) -> Any:
         bus = self._bus()
-        number = bus.plug(function, self._devfn())
+        bus.plug(function, self._devfn())
         function.name = name
-        self.kit.closers.append(lambda: bus.functions.pop(number, None))
         return function
 
     def add_bus(self, name: str, bridge: RootPort) -> PciBus:

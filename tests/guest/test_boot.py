@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from aioemu.machine.runstate import Cause, RunState
+from aioemu.machine.runstate import Cause
 from tests.guest.conftest import FAIL, LIMIT_S, PASS, VmFactory, passes, run
 
 pytestmark = [pytest.mark.kvm, pytest.mark.guest]
@@ -43,11 +43,11 @@ async def test_no_shutdown_keeps_the_machine_for_inspection(make_vm: VmFactory) 
     async with make_vm("poweroff", no_shutdown=True) as vm:
         await vm.events.wait("STOP", LIMIT_S)
 
-        assert vm.state is RunState.SHUTDOWN
+        assert vm.state.value == "shutdown"
         with pytest.raises(Exception, match="Resetting the Virtual Machine is required"):
             await vm.resume()
         await vm.reset()
-        assert vm.state is RunState.PRELAUNCH
+        assert vm.state.value == "prelaunch"
         await vm.resume()
         await vm.events.wait("STOP", LIMIT_S)
 
@@ -82,6 +82,6 @@ async def test_internal_error_is_reported(make_vm: VmFactory) -> None:
     async with make_vm("internal") as vm:
         await vm.events.wait("vcpu-stopped", LIMIT_S)
 
-        assert vm.state is RunState.INTERNAL_ERROR
+        assert vm.state.value == "internal-error"
         assert vm.registers()["rip"] != 0
         assert "internal-error" in vm.report()

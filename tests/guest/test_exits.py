@@ -20,9 +20,6 @@ FNV_BASIS, FNV_PRIME, MASK64 = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
 class Plain(RegisterBlock):
     """Two pages of plain bytes: never leaves the core."""
 
-    class Byte(Reg):
-        pass
-
     layout = {n: type(f"B{n}", (Reg,), {"writable": 0xFF}) for n in range(64)}
 
 
@@ -30,6 +27,8 @@ class Counter(RegisterBlock):
     """Counts its reads in Python."""
 
     class Value(Reg):
+        """What the guest reads."""
+
         width = 4
 
     layout = {0: Value}
@@ -47,6 +46,8 @@ class Patient(RegisterBlock):
     """Answers from a coroutine."""
 
     class Value(Reg):
+        """What the guest reads."""
+
         width = 4
 
     layout = {0: Value}
@@ -60,6 +61,8 @@ class Later(RegisterBlock):
     """Answers when the test says so."""
 
     class Value(Reg):
+        """What the guest reads."""
+
         width = 4
 
     layout = {0: Value}
@@ -78,6 +81,8 @@ class Broken(RegisterBlock):
     """Raises."""
 
     class Value(Reg):
+        """What the guest reads."""
+
         width = 4
 
     layout = {0: Value}
