@@ -1,7 +1,8 @@
 """An image file of the host, opened once and read piece by piece into bounded buffers or guest RAM.
 
 Only regular files are taken: a pipe has no offsets, a device may block or never end. The size that the file system
-tells is a hint: what counts is how many bytes a read gives. No byte that a decision rests on is read twice.
+tells is a hint: what counts is how many bytes a read gives. A decision rests on one copy of the bytes; what is read
+again goes to the guest as data.
 """
 
 from __future__ import annotations
