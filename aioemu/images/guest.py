@@ -7,7 +7,9 @@ guest powers off. The ACPI power button powers it off, and so does the end of th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from aioemu.images.initramfs import Initramfs
 PROMPT = "aioemu# "  # the shell may ask the terminal for its cursor right behind it (ESC [6n)
 FIRST_LINE = "aioemu-init "
 APPEND = "console=ttyS0 panic=-1 quiet"
+INITRDS_KEPT = 100  # of a few MiB each; more variants than any test suite has in use at once
 BUTTON_MODULES = ("button", "evdev")
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -80,9 +83,20 @@ def debian_guest(
     for path, data in (files or {}).items():
         image.add_file(path, data)
     target = cache_folder() / "initrd" / f"{fingerprint(image, compress)}.cpio{'.gz' if compress else ''}"
-    if not target.exists():
+    if target.exists():
+        os.utime(target)
+    else:
         image.write(target, compress=compress)
+        _prune(target.parent)
     return GuestImage(kernel.vmlinuz, kernel.vmlinux, target, append)
+
+
+def _prune(folder: Path) -> None:
+    """Drop the images that were not used for longest, so that the cache does not grow for ever."""
+    with contextlib.suppress(FileNotFoundError):  # a parallel run drops the same ones
+        images = sorted(folder.glob("*.cpio*"), key=lambda path: path.stat().st_mtime_ns)
+        for path in images[:-INITRDS_KEPT]:
+            path.unlink()
 
 
 def fingerprint(image: Initramfs, compress: bool) -> str:

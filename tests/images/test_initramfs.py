@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import stat
 from pathlib import Path
 
@@ -111,10 +112,10 @@ def test_a_wrong_program_shows_the_compilers_words(kernel: DebianKernel) -> None
 def test_the_guest_is_built_once_per_content(kernel: DebianKernel) -> None:
     """Equal wishes share one image; any difference makes another."""
     first = debian_guest(["net"], kernel=kernel)
-    stamp = first.initrd.stat().st_mtime_ns
+    stamp = first.initrd.stat().st_ino
 
     assert debian_guest(["net"], kernel=kernel) == first
-    assert first.initrd.stat().st_mtime_ns == stamp
+    assert first.initrd.stat().st_ino == stamp
     others = [debian_guest(kernel=kernel), debian_guest(["net"], "true", kernel=kernel)]
     assert len({image.initrd for image in [first, *others]}) == 3
 
@@ -124,3 +125,15 @@ def test_commands_end_in_power_off_unless_a_shell_is_asked_for(kernel: DebianKer
     assert "etc/no-shell" in entries(debian_guest(rc="true", kernel=kernel).initrd)
     assert "etc/no-shell" not in entries(debian_guest(rc="true", shell=True, kernel=kernel).initrd)
     assert "etc/no-shell" not in entries(debian_guest(kernel=kernel).initrd)
+
+
+def test_the_cache_keeps_the_images_in_use(kernel: DebianKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its limit the cache drops the image that was not asked for longest."""
+    monkeypatch.setattr("aioemu.images.guest.INITRDS_KEPT", 2)
+    first, second = debian_guest(rc="1", kernel=kernel), debian_guest(rc="2", kernel=kernel)
+    os.utime(first.initrd, ns=(1, 1))
+    os.utime(second.initrd, ns=(2, 2))
+    debian_guest(rc="1", kernel=kernel)
+    third = debian_guest(rc="3", kernel=kernel)
+
+    assert set(first.initrd.parent.iterdir()) == {first.initrd, third.initrd}

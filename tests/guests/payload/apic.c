@@ -104,11 +104,22 @@ static uint64_t k_time_pit(uint64_t ticks, uint64_t tries, uint64_t unused) {
     return 0;
 }
 
+static uint64_t median(uint64_t a, uint64_t b, uint64_t c) {
+    uint64_t low = a < b ? a : b, high = a < b ? b : a;
+
+    return c < low ? low : c > high ? high : c;
+}
+
+/* The median of three: the host may stop us between two readings of one of them, or for a whole turn of the counter. */
 uint64_t tsc_per_ms(void) {
     static uint64_t rate;
 
     if (!rate) {
-        rate = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, CALIBRATE_TRIES, 0);
+        uint64_t measured[3];
+
+        for (int i = 0; i < 3; i++)
+            measured[i] = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, CALIBRATE_TRIES, 0);
+        rate = median(measured[0], measured[1], measured[2]);
         if (!rate)
             rate = TSC_PER_MS_UNKNOWN;
     }
