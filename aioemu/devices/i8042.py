@@ -109,6 +109,7 @@ class I8042:
         """Port 0x60 read: the output buffer, which the next byte then fills."""
         value = self.output
         self.full = self.from_mouse = self.timed_out = False
+        self._show()  # the line falls between two bytes: interrupt controllers look for its edge
         self._fill()
         return value
 

@@ -76,7 +76,7 @@ class HostBridge(PciFunction):
 
     def _start(self) -> None:
         if self.ecam_base is not None:
-            length = next(code for code, buses in ECAM_BUSES.items() if buses <= self.host.buses)
+            length = max(code for code, buses in ECAM_BUSES.items() if buses >= self.host.buses)
             self.pci_ex_bar = self.ecam_base & 0xFC000000 | length << 1 | PciExBar.enable
             self.pci_ex_bar_upper = self.ecam_base >> 32
         self._follow()
