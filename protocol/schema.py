@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import EnumMeta, StrEnum
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, ClassVar
 
@@ -228,7 +228,7 @@ def type_of(annotation: Any) -> Type:
         return Array(type_of(arguments[0]))
     if origin in (types.UnionType, typing.Union):
         return Alternate([type_of(each) for each in arguments])
-    if isinstance(annotation, EnumMeta):
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return Enumeration(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Record):
         return object_of(annotation)
