@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from aioemu.cli.rows import FLAG, KEYVAL, NESTED, TEXT, Option
 from aioemu.config.grammar import Options, Pairs, parse_pairs, pieces, where_of
 from aioemu.config.keyval import parse_json, parse_keyval, unflatten
+from aioemu.errors import ConfigError
 
 if TYPE_CHECKING:
     from aioemu.cli.draft import Draft
@@ -43,6 +44,8 @@ Reader = Callable[["Draft", Argument], None]
 
 def read_option(draft: Draft, option: Option, word: str, text: str) -> None:
     """Apply one option of the command line."""
+    if not option.reader:
+        raise ConfigError(f"{word}: asks a question, and does not describe a machine", word)
     if option.topic is not None:
         _look_for_help(option, text)
     where = where_of(word, text)

@@ -219,7 +219,8 @@ def test_life_and_process(tmp_path: Path) -> None:
     found = config(
         "-S -no-reboot -no-shutdown -action panic=none -action reboot=reset -rtc base=2006-06-17,clock=vm"
         " -D /l -d int,mmu -trace enable=vring* -trace x -pidfile /p -daemonize -echr 0x14 -snapshot"
-        " -loadvm s -incoming defer -uuid 12345678-1234-1234-1234-123456789abc -smbios type=1,serial=a -smbios file=/f -boot order=nc"
+        " -loadvm s -incoming defer -uuid 12345678-1234-1234-1234-123456789abc -smbios type=1,serial=a -smbios file=/f"
+        " -boot order=nc"
         ",menu=on -run-with user=nobody -name x,process=y,debug-threads=on"
     )
 
