@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from aioemu.accel.base import Accelerator, add_vcpu
@@ -18,6 +19,7 @@ from aioemu.chardev import Chardevs, MuxKeys
 from aioemu.config import CpuModel, MachineConfig
 from aioemu.errors import EmuError
 from aioemu.log import EventLog, Log
+from aioemu.machine import inspect
 from aioemu.machine.board import Board
 from aioemu.machine.boards import make_board
 from aioemu.machine.clock import VirtualClock
@@ -49,6 +51,7 @@ class Machine:
         self.events = events if events is not None else EventLog()
         self.log = Log("machine", self.name, self.events)
         self.state = RunState.PRELAUNCH
+        self.actions = config.actions
         self.chardevs = Chardevs(MuxKeys(quit=self._quit_key))
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
@@ -114,7 +117,7 @@ class Machine:
 
     def _make_kit(self) -> Kit:
         wishes = Wishes(
-            reset=lambda: self._soon(self.request_reset(Cause.GUEST_RESET)),
+            reset=lambda: self._soon(self.reset(Cause.GUEST_RESET)),
             power_off=lambda: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN)),
             exit=lambda code: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN, code, final=True)),
             panicked=lambda kind: self._soon(self._panicked(kind)),
@@ -162,7 +165,10 @@ class Machine:
                 await self._halt(state)
 
     async def reset(self, cause: Cause = Cause.HOST_QMP_SYSTEM_RESET) -> None:
-        """Power-on state, kernel loaded afresh; goes on running if it ran."""
+        """Power-on state, kernel loaded afresh; goes on running if it ran. With `-no-reboot` this is the end."""
+        if self.actions.reboot == "shutdown":
+            await self.request_shutdown(cause)
+            return
         async with self._control:
             await self._reset(cause)
 
@@ -184,26 +190,45 @@ class Machine:
         """How it ended, once it has."""
         return self._exit.result() if self._exit.done() and not self._exit.cancelled() else None
 
-    async def request_reset(self, cause: Cause) -> None:
-        """A reset that `-no-reboot` turns into the end."""
-        if self.config.no_reboot:
-            await self.request_shutdown(cause)
-            return
-        await self.reset(cause)
-
     async def request_shutdown(self, cause: Cause, code: int = 0, *, final: bool = False) -> None:
         """The end, unless `-no-shutdown` keeps the machine for inspection; `final` is the end in any case."""
         async with self._control:
             if self._exit.done():
                 return
             self.emit("SHUTDOWN", guest=cause.by_guest, reason=cause.value)
-            if self.config.no_shutdown and not final:
+            if self.actions.shutdown == "pause" and not final:
                 await self._halt(RunState.SHUTDOWN)
                 return
             await self._stand_still()
             self.state = RunState.SHUTDOWN
             if not self._exit.done():
                 self._exit.set_result(ExitStatus(cause, code))
+
+    def set_actions(self, **changes: str) -> None:
+        """Change what follows the guest's reboot, shutdown, panic or a fired watchdog."""
+        self.actions = replace(self.actions, **changes)
+
+    # ---- looking inside ----------------------------------------------------------------------------------------------
+
+    @property
+    def vcpus(self) -> list[inspect.Vcpu]:
+        return inspect.list_vcpus(self.native, self.config.smp)
+
+    @property
+    def virtual(self) -> inspect.VirtualMemory:
+        return inspect.VirtualMemory(self.native, self.memory)
+
+    def registers(self, vcpu: int) -> str:
+        """A vCPU's registers as text; while it stands still."""
+        return inspect.registers_text(self.native, vcpu)
+
+    def mtree(self) -> str:
+        """What is where on the bus, as text."""
+        return inspect.bus_text(self.native.router.regions, self.memory)
+
+    def inject_nmi(self) -> None:
+        """A non-maskable interrupt for every processor."""
+        inspect.inject_nmi(self.native)
 
     def emit(self, name: str, **data: object) -> None:
         """Record an event under its QMP name; whoever subscribed to `events` learns of it at once."""
@@ -256,8 +281,11 @@ class Machine:
             self.native.resume()
 
     async def _panicked(self, kind: str) -> None:
-        action = self.config.actions.panic
-        self.emit("GUEST_PANICKED", action={"none": "run", "pause": "pause"}.get(action, "poweroff"), kind=kind)
+        if kind == "crash-loaded":  # a crash kernel takes over: the guest goes on
+            self.emit("GUEST_CRASHLOADED", action="run")
+            return
+        action = self.actions.panic
+        self.emit("GUEST_PANICKED", action={"none": "run", "pause": "pause"}.get(action, "poweroff"))
         if action == "pause":
             await self.pause(RunState.GUEST_PANICKED)
         elif action in ("shutdown", "exit-failure"):
@@ -267,7 +295,7 @@ class Machine:
 
     def _on_stop(self, stop: Stop) -> None:
         if stop.kind in (StopKind.SHUTDOWN, StopKind.RESET):
-            self._soon(self.request_reset(Cause.GUEST_RESET))
+            self._soon(self.reset(Cause.GUEST_RESET))
         elif stop.kind is StopKind.POWEROFF:
             self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN))
         elif stop.kind is StopKind.CRASH:

@@ -47,10 +47,10 @@ class GuestMemory:
         self._ranges = tuple(sorted(ranges))
         self._offsets = [sum(r.size for r in self._ranges[:i]) for i in range(len(self._ranges))]
         self.backend = backend
-        self.size = sum(r.size for r in self._ranges)
-        if not 0 < self.size <= MAX_RAM_BYTES or any(r.size % PAGE_SIZE or r.start % PAGE_SIZE for r in self._ranges):
-            raise ConfigError(f"memory of {self.size} bytes: not a whole number of pages up to {MAX_RAM_BYTES}", "-m")
-        self._fd = _open_backing(self.size, backend)
+        self.size_bytes = sum(r.size for r in self._ranges)
+        if not 0 < self.size_bytes <= MAX_RAM_BYTES or any(r.size % PAGE_SIZE or r.start % PAGE_SIZE for r in self._ranges):
+            raise ConfigError(f"memory of {self.size_bytes} bytes: not a whole number of pages up to {MAX_RAM_BYTES}", "-m")
+        self._fd = _open_backing(self.size_bytes, backend)
         try:
             self._map_all()
         except BaseException:

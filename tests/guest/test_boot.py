@@ -40,7 +40,7 @@ async def test_poweroff_ends_the_machine(make_vm: VmFactory) -> None:
 
 async def test_no_shutdown_keeps_the_machine_for_inspection(make_vm: VmFactory) -> None:
     """With no_shutdown the machine stays in state shutdown, and only a reset brings it back."""
-    async with make_vm("poweroff", no_shutdown=True) as vm:
+    async with make_vm("poweroff", no_shutdown=True, no_reboot=False) as vm:
         await vm.events.wait("STOP", LIMIT_S)
 
         assert vm.state.value == "shutdown"

@@ -137,7 +137,7 @@ async def test_pause_while_a_device_thinks(make_vm: VmFactory) -> None:
 async def test_reset_abandons_what_waits(make_vm: VmFactory) -> None:
     """A reset frees a vCPU from a device that never answers; the guest starts again."""
     later = Later()
-    vm = make_vm(f"script r4@{BASE:#x}")
+    vm = make_vm(f"script r4@{BASE:#x}", no_reboot=False)
     vm.place(later, mmio=BASE)
     async with vm:
         first = await asyncio.wait_for(later.asked.get(), LIMIT_S)
