@@ -2,7 +2,8 @@
 
 `host` and `max` are everything the accelerator supports; `qemu64` is the plain 64-bit processor that every host has.
 A feature that is asked for and not supported is left out and said once (with `enforce`, it is an error). The invariant
-TSC is off unless asked for: with it a guest trusts the counter, which goes on while the machine is paused.
+TSC is off unless asked for: with it a guest trusts the counter, which under kvm goes on while the machine is paused
+(under tcg it stops with the machine, so there it is on).
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def build_leaves(accel: str, supported: Sequence[Leaf], model: CpuModel, smp: Sm
     if not table.leaves:
         return []
     _cut_to_model(table, found)
+    table.bit("invtsc", accel == "tcg" and found.features is None)
     _apply_features(table, found, model, _Table(supported))
     _put_topology(table, smp, apic_id)
     return table.rows()
@@ -138,7 +140,6 @@ def _cut_to_model(table: _Table, model: Model) -> None:
                 if features.name_of(word, bit) not in model.features:
                     keep &= ~(1 << bit)
         table.put(word, keep)
-    table.bit("invtsc", False)
     table.bit("hypervisor", True)
     if model.signature:
         _put_signature(table, *model.signature)

@@ -12,6 +12,8 @@
 
 enum {
     TCG_SLICE_NS = 1000 * 1000,      /* a vCPU's turn while others could run */
+    TCG_SPIN_SLICE_NS = 30 * 1000,   /* and while another spins, waiting for it: doubles each time that was in vain */
+    TCG_SPIN_NS = 20 * 1000,         /* a turn that ended in PAUSE after less than this was nothing but spinning */
     TCG_CODE_CACHE = 96u << 20,      /* bytes of translations: a Linux boot to a shell fills a third; touched as used */
     TCG_TSC_HZ = 1000 * 1000 * 1000, /* the guest's TSC is the machine's clock in nanoseconds */
     TCG_MAX_IRQFDS = 256,
@@ -52,10 +54,13 @@ struct tcg_vcpu {
     struct core_vcpu *vcpu;
     aioemu_vcpu *cpu;
     uint32_t events;            /* enum tcg_event; intc.lock */
+    uint32_t spins;             /* turns in a row that it only spun; intc.lock */
     bool waits_for_sipi;        /* after INIT */
     bool shut_down;             /* a triple fault; until it gets a new state */
     _Atomic uint64_t apic_page; /* where its local APIC answers, or UINT64_MAX */
     uint64_t spec_ctrl, mcg_status;
+    uint64_t
+        tsc_adjust; /* what WRMSR of IA32_TSC_ADJUST added to the counter; WRMSR of the TSC is the engine's offset */
     core_cpuid *cpuid;
     uint32_t cpuid_count;
     uint64_t breakpoint[TCG_MAX_BREAKPOINTS];
@@ -82,8 +87,9 @@ struct tcg {
     /* the turn; intc.lock */
     uint32_t turn;            /* index of the vCPU that ran last */
     struct tcg_vcpu *current; /* in the engine now */
-    int64_t slice_end_ns;     /* 0: nobody else waits */
-    bool special;             /* some vCPU has events */
+    int64_t turn_began_ns;
+    int64_t slice_end_ns; /* 0: nobody else waits */
+    bool special;         /* some vCPU has events */
     bool asleep;
     _Atomic uint32_t wake;     /* futex: counts reasons to look again */
     _Atomic bool in_engine;    /* the thread is inside the engine's run function */

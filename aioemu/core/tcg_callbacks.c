@@ -98,7 +98,7 @@ static void cr8_write(void *opaque, uint8_t value) {
 
 static uint64_t counter(void *opaque) {
     struct tcg_vcpu *c = opaque;
-    return core_clock_ns(c->tcg->machine);
+    return core_clock_ns(c->tcg->machine) + c->tsc_adjust;
 }
 
 void tcg_callbacks_fill(struct aioemu_callbacks *callbacks) {

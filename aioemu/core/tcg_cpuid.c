@@ -15,7 +15,7 @@ enum {
     VENDOR_B = 0x756e6547, /* GenuineIntel: leaves 15H and 16H mean something to guests with this vendor only */
     VENDOR_C = 0x6c65746e,
     VENDOR_D = 0x49656e69,
-    SIGNATURE = 0x000106a4, /* family 6, model 26: the first with this instruction set */
+    SIGNATURE = 0x000106ca, /* family 6, model 28: executes in order; guests need no defence against speculation */
     LINE = 64,
     CACHE_SELF = 1 << 8,
     OSXSAVE = 1 << 27,
@@ -34,8 +34,8 @@ static const uint32_t FEATURES_1D = BIT(0) | BIT(2) | BIT(3) | BIT(4) | BIT(5) |
 static const uint32_t FEATURES_1C = BIT(0) | BIT(1) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) |
                                     BIT(24) | BIT(25) | BIT(26) | BIT(30) | BIT(31);
 /* SSE3 PCLMULQDQ SSSE3 CX16 SSE4.1 SSE4.2 MOVBE POPCNT TSC-deadline AES XSAVE RDRAND hypervisor */
-static const uint32_t FEATURES_7B = BIT(0) | BIT(3) | BIT(7) | BIT(8) | BIT(19) | BIT(20) | BIT(23) | BIT(24);
-/* FSGSBASE BMI1 SMEP BMI2 ADX SMAP CLFLUSHOPT CLWB */
+static const uint32_t FEATURES_7B = BIT(0) | BIT(1) | BIT(3) | BIT(7) | BIT(8) | BIT(19) | BIT(20) | BIT(23) | BIT(24);
+/* FSGSBASE TSC_ADJUST BMI1 SMEP BMI2 ADX SMAP CLFLUSHOPT CLWB */
 static const uint32_t FEATURES_7D = BIT(26) | BIT(27) | BIT(29) | BIT(31); /* IBRS/IBPB STIBP ARCH_CAPABILITIES SSBD */
 static const uint32_t FEATURES_81C = BIT(0) | BIT(5);                      /* LAHF LZCNT */
 static const uint32_t FEATURES_81D = BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29); /* SYSCALL NX 1G RDTSCP LM */

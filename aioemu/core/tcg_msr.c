@@ -11,6 +11,7 @@ enum {
     MSR_TSC = 0x10,
     MSR_PLATFORM_ID = 0x17,
     MSR_APIC_BASE = 0x1b,
+    MSR_TSC_ADJUST = 0x3b,
     MSR_SPEC_CTRL = 0x48,
     MSR_PRED_CMD = 0x49,
     MSR_BIOS_SIGN_ID = 0x8b,
@@ -78,7 +79,7 @@ static uint64_t tsc_offset(struct tcg_vcpu *c) {
 
 static void write_deadline(struct tcg_vcpu *c, uint64_t deadline) {
     struct core_intc *intc = &c->tcg->intc;
-    int64_t due = (int64_t)(deadline - tsc_offset(c));
+    int64_t due = (int64_t)(deadline - tsc_offset(c) - c->tsc_adjust);
     pthread_mutex_lock(&intc->lock);
     lapic_set_deadline(intc->cpu[c->vcpu->index], deadline, due);
     pthread_mutex_unlock(&intc->lock);
@@ -90,6 +91,7 @@ int tcg_msr_read(void *opaque, uint32_t msr, uint64_t *value) {
     switch (msr) {
     case MSR_APIC_BASE: *value = apic->base; return 0;
     case MSR_TSC_DEADLINE: *value = apic->tsc_deadline; return 0;
+    case MSR_TSC_ADJUST: *value = c->tsc_adjust + tsc_offset(c); return 0;
     case MSR_SPEC_CTRL: *value = c->spec_ctrl; return 0;
     case MSR_ARCH_CAPABILITIES: *value = ARCH_CAPABILITIES; return 0;
     case MSR_MTRRCAP: *value = MTRRCAP; return 0;
@@ -113,6 +115,7 @@ int tcg_msr_write(void *opaque, uint32_t msr, uint64_t value) {
         }
         c->spec_ctrl = value;
         return 0;
+    case MSR_TSC_ADJUST: c->tsc_adjust = value - tsc_offset(c); return 0;
     case MSR_PRED_CMD: return value > 1 ? -EINVAL : 0;
     case MSR_MCG_STATUS:
         if (value & ~(uint64_t)MCG_STATUS_BITS) {
@@ -169,7 +172,7 @@ int tcg_set_msrs(struct core_vcpu *v, const core_msr *msrs, int count) {
         if (place) {
             *place = msrs[done].data;
         } else if (msrs[done].index == MSR_TSC) {
-            s.tsc_offset = msrs[done].data - core_clock_ns(v->machine);
+            s.tsc_offset = msrs[done].data - c->tsc_adjust - core_clock_ns(v->machine);
         } else if (tcg_msr_write(c, msrs[done].index, msrs[done].data)) {
             break;
         }
@@ -189,7 +192,7 @@ int tcg_get_msrs(struct core_vcpu *v, core_msr *msrs, int count) {
         if (place) {
             msrs[done].data = *place;
         } else if (msrs[done].index == MSR_TSC) {
-            msrs[done].data = core_clock_ns(v->machine) + s.tsc_offset;
+            msrs[done].data = core_clock_ns(v->machine) + c->tsc_adjust + s.tsc_offset;
         } else if (tcg_msr_read(c, msrs[done].index, &msrs[done].data)) {
             break;
         }

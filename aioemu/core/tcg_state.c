@@ -156,7 +156,7 @@ int tcg_reset(struct core_vcpu *v) {
     c->events = 0;
     c->waits_for_sipi = v->index != 0;
     c->shut_down = false;
-    c->spec_ctrl = c->mcg_status = 0;
+    c->spec_ctrl = c->mcg_status = c->tsc_adjust = 0;
     pthread_mutex_unlock(&intc->lock);
     return rc;
 }

@@ -30,10 +30,28 @@ void tcg_kick(struct core_thread *t) {
     tcg_look_again(tcg);
 }
 
+static bool can_run(const struct tcg_vcpu *c) {
+    return !c->waits_for_sipi && !c->shut_down && c->tcg->api.vcpu_has_work(c->cpu);
+}
+
+/* How long he who runs may go on: short while somebody spins, who most likely waits for something he does. */
+static int64_t slice_ns(const struct tcg *tcg) {
+    int64_t shortest = TCG_SLICE_NS;
+    for (uint32_t i = 0; i < tcg->cpu_count; i++) {
+        const struct tcg_vcpu *c = tcg->cpu[i];
+        if (c == tcg->current || !c->spins || !can_run(c)) {
+            continue;
+        }
+        int64_t patience = (int64_t)TCG_SPIN_SLICE_NS << (c->spins < 8 ? c->spins - 1 : 7);
+        shortest = patience < shortest ? patience : shortest;
+    }
+    return shortest;
+}
+
 /* Somebody else than the one who runs can run now: end his slice in time. intc.lock held. */
 static void begin_slice(struct tcg *tcg) {
     if (!tcg->slice_end_ns) {
-        tcg->slice_end_ns = intc_now(&tcg->intc) + TCG_SLICE_NS;
+        tcg->slice_end_ns = intc_now(&tcg->intc) + slice_ns(tcg);
         tcg_arm(tcg, tcg->slice_end_ns);
     }
 }
@@ -86,10 +104,6 @@ static void take_events(struct tcg *tcg) {
     }
 }
 
-static bool can_run(const struct tcg_vcpu *c) {
-    return !c->waits_for_sipi && !c->shut_down && c->tcg->api.vcpu_has_work(c->cpu);
-}
-
 /* Who runs next: the one after him who ran last. *others: more could. intc.lock held. */
 static struct tcg_vcpu *choose(struct tcg *tcg, bool *others) {
     struct tcg_vcpu *chosen = NULL;
@@ -129,7 +143,8 @@ static struct tcg_vcpu *begin_turn(struct tcg *tcg, struct core_thread *t) {
     struct tcg_vcpu *c = NULL;
     pthread_mutex_lock(&tcg->intc.lock);
     while (!atomic_load(&t->attention)) {
-        int64_t next = intc_poll(&tcg->intc, intc_now(&tcg->intc));
+        int64_t now = intc_now(&tcg->intc);
+        int64_t next = intc_poll(&tcg->intc, now);
         if (tcg->special) {
             take_events(tcg);
         }
@@ -138,6 +153,7 @@ static struct tcg_vcpu *begin_turn(struct tcg *tcg, struct core_thread *t) {
         if (c) {
             tcg->current = c;
             tcg->turn = c->vcpu->index;
+            tcg->turn_began_ns = now;
             tcg->slice_end_ns = 0;
             if (next != INTC_NEVER) {
                 tcg_arm(tcg, next);
@@ -153,8 +169,11 @@ static struct tcg_vcpu *begin_turn(struct tcg *tcg, struct core_thread *t) {
     return c;
 }
 
-static void end_turn(struct tcg *tcg) {
+static void end_turn(struct tcg *tcg, uint32_t reason) {
+    struct tcg_vcpu *c = tcg->current;
     pthread_mutex_lock(&tcg->intc.lock);
+    bool spun = reason == AIOEMU_EXIT_YIELD && intc_now(&tcg->intc) - tcg->turn_began_ns < TCG_SPIN_NS;
+    c->spins = spun ? c->spins + 1 : 0;
     tcg->current = NULL;
     tcg->slice_end_ns = 0;
     pthread_mutex_unlock(&tcg->intc.lock);
@@ -201,7 +220,7 @@ int tcg_run(struct core_vcpu *v, core_event *stop) {
         atomic_store(&tcg->in_engine, true);
         int rc = tcg->api.vcpu_run(c->cpu, &exit);
         atomic_store(&tcg->in_engine, false);
-        end_turn(tcg);
+        end_turn(tcg, exit.reason);
         if (rc < 0) {
             return stop_with(stop, c, CORE_STOP_HOST_ERROR, (uint64_t)-rc, 0);
         }
