@@ -7,6 +7,7 @@ runs. Control operations take turns. What the guest wishes (reset, power off) is
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,7 @@ from aioemu.machine.site import Site
 from aioemu.machine.vcpus import enter
 from aioemu.memory.guest import GuestMemory
 
+RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
 _STOP_STATES = {
     StopKind.INTERNAL_ERROR: RunState.INTERNAL_ERROR,
     StopKind.FAIL_ENTRY: RunState.INTERNAL_ERROR,
@@ -136,7 +138,8 @@ class Machine:
             cmdline = self.board.boot_cmdline(boot.append)
             self._boot_files = BootFiles(KernelImage(boot.kernel, boot.initrd, cmdline))
             self._closers.append(self._boot_files.close)
-        enter(self.native, load(self.memory, self._boot_files, self.board.boot_layout(), tables))
+        layout = replace(self.board.boot_layout(), rng_seed=os.urandom(RNG_SEED_BYTES))
+        enter(self.native, load(self.memory, self._boot_files, layout, tables))
 
     # ---- life ------------------------------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ async def test_tables_disassemble(board: str, tmp_path: Path) -> None:
         tables = machine.machine.board.firmware(machine.machine.kit)
         assert tables is not None
         for table in tables.placements:
-            if table.name not in ("RSDP", "FACS") and len(table.name) == 4 and table.name.isalpha():
+            if table.name in ("FACP", "DSDT", "APIC", "MCFG", "XSDT"):
                 file = tmp_path / f"{table.name}.aml"
                 file.write_bytes(table.data)
                 done = subprocess.run(["iasl", "-d", file.name], cwd=tmp_path, capture_output=True, check=False)

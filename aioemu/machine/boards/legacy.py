@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import aioemu
 from aioemu._core import lib
 from aioemu.accel.cpuid import apic_ids
-from aioemu.boot import smbios, smbios_options
+from aioemu.boot import mptable, smbios, smbios_options
 from aioemu.boot.acpi import AcpiBoard, Cpu, build_tables
 from aioemu.boot.acpi import Uart as AcpiUart
 from aioemu.boot.tables import FirmwareTables
 from aioemu.bus.wires import PIO
 from aioemu.devices.acpi_pm import AcpiPm, Gpe
+from aioemu.devices.catalog import PvpanicProperties
 from aioemu.devices.i8042 import I8042
 from aioemu.devices.pm_timer import PmTimer
+from aioemu.devices.properties import read_properties
 from aioemu.devices.reset_control import RESET_PORT, ResetControl
 from aioemu.devices.rtc import Rtc
 from aioemu.devices.rtc_clock import make_clock
@@ -93,10 +96,10 @@ class PanicWires:
         self._wishes.power_off()
 
 
-def firmware_tables(kit: Kit, acpi: AcpiBoard | None, product: str) -> FirmwareTables:
-    """ACPI (None: without) and SMBIOS tables of this machine."""
+def firmware_tables(kit: Kit, board: AcpiBoard, product: str, acpi: bool) -> FirmwareTables:
+    """What the board's operating system is told: SMBIOS, the MP table, and with `acpi` the ACPI tables."""
     config = kit.config
-    base = smbios.Smbios()
+    base = smbios.Smbios(bios=smbios.Bios(version=aioemu.__version__))
     described = replace(
         base,
         system=replace(base.system, product=product),
@@ -109,10 +112,19 @@ def firmware_tables(kit: Kit, acpi: AcpiBoard | None, product: str) -> FirmwareT
         memory=replace(base.memory, ranges=tuple(kit.memory.ranges)),
     )
     described = smbios_options.apply_options(described, config.smbios, config.uuid)
-    groups = [smbios.build(described)]
-    if acpi is not None:
-        groups.append(build_tables(acpi))
+    groups = [smbios.build(described), mptable.build(board)]
+    if acpi:
+        groups.append(build_tables(board))
     return FirmwareTables.of(*groups)
+
+
+def pvpanic_port(kit: Kit) -> int | None:
+    """Where the panic port will be, if the configuration has one: guests find it through ACPI only."""
+    given = next((device for device in kit.config.devices if device.driver == "pvpanic"), None)
+    if given is None:
+        return None
+    port: int = read_properties("pvpanic", PvpanicProperties, given.props).ioport
+    return port
 
 
 def acpi_cpus(kit: Kit) -> tuple[Cpu, ...]:

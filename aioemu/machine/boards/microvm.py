@@ -55,7 +55,7 @@ class Microvm:
         self.needs = ChipNeeds(pit=options.pit != "off", pic=options.pic != "off")
         self.pm: AcpiPm | None = None
         self.pci: PciHost | None = None
-        self._acpi: AcpiBoard | None = None
+        self._described: AcpiBoard | None = None
 
     @property
     def pci_bus(self) -> PciBus | None:
@@ -73,8 +73,14 @@ class Microvm:
         self.pm = legacy.add_power(kit)
         legacy.add_reset_control(kit)
         pci = self._add_pci(kit) if self.options.pcie else None
-        if self.options.acpi:
-            self._acpi = AcpiBoard(cpus=legacy.acpi_cpus(kit), uarts=uarts, rtc=rtc, pic=self.needs.pic, pci=pci)
+        self._described = AcpiBoard(
+            cpus=legacy.acpi_cpus(kit),
+            uarts=uarts,
+            rtc=rtc,
+            pic=self.needs.pic,
+            pci=pci,
+            pvpanic_port=legacy.pvpanic_port(kit),
+        )
 
     def _add_pci(self, kit: Kit) -> AcpiPci:
         """A generic host bridge: ECAM alone, no configuration ports."""
@@ -86,7 +92,9 @@ class Microvm:
         return AcpiPci(ecam=ECAM, mmio32=PCI_WINDOW, mmio64=mmio64, io_ports=False, intx_gsis=INTX_GSIS)
 
     def firmware(self, kit: Kit) -> FirmwareTables | None:
-        return legacy.firmware_tables(kit, self._acpi, "microvm")
+        if self._described is None:
+            return None
+        return legacy.firmware_tables(kit, self._described, "microvm", self.options.acpi)
 
     def boot_layout(self) -> BootLayout:
         return BootLayout(reserved=(E820Entry(ECAM.base, ECAM.size, E820Type.RESERVED),) if self.pci else ())

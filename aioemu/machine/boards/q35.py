@@ -49,7 +49,7 @@ class Q35:
         self.serials = min(len(config.serials), len(legacy.UART_PORTS))
         self.pm: AcpiPm | None = None
         self.pci: PciHost | None = None
-        self._acpi: AcpiBoard | None = None
+        self._described: AcpiBoard | None = None
 
     @property
     def pci_bus(self) -> PciBus | None:
@@ -66,10 +66,14 @@ class Q35:
             legacy.add_i8042(kit)
         self.pm = legacy.add_power(kit)
         self._add_pci(kit)
-        if self.options.acpi:
-            pci = AcpiPci(ecam=ECAM, mmio64=window64(kit.memory.ranges), intx_gsis=INTX_GSIS)
-            cpus = legacy.acpi_cpus(kit)
-            self._acpi = AcpiBoard(cpus=cpus, uarts=uarts, pic=self.needs.pic, i8042=self.options.i8042, pci=pci)
+        self._described = AcpiBoard(
+            cpus=legacy.acpi_cpus(kit),
+            uarts=uarts,
+            pic=self.needs.pic,
+            i8042=self.options.i8042,
+            pci=AcpiPci(ecam=ECAM, mmio64=window64(kit.memory.ranges), intx_gsis=INTX_GSIS),
+            pvpanic_port=legacy.pvpanic_port(kit),
+        )
 
     def _add_pci(self, kit: Kit) -> None:
         control = ResetControl(kit.wishes.reset)
@@ -79,7 +83,9 @@ class Q35:
         self.pci.root.plug(Lpc(legacy.PM_EVENT), LPC_SLOT)
 
     def firmware(self, kit: Kit) -> FirmwareTables | None:
-        return legacy.firmware_tables(kit, self._acpi, "Standard PC (Q35 + ICH9)")
+        if self._described is None:
+            return None
+        return legacy.firmware_tables(kit, self._described, "Standard PC (Q35 + ICH9)", self.options.acpi)
 
     def boot_layout(self) -> BootLayout:
         return BootLayout(reserved=(E820Entry(ECAM.base, ECAM.size, E820Type.RESERVED),))
