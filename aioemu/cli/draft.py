@@ -8,8 +8,7 @@ up, the last value of a key wins.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from aioemu.cli.ports import add_default_ports
 from aioemu.cli.topology import make_memory, make_smp
@@ -33,6 +32,9 @@ from aioemu.config import (
     SmbiosOptions,
 )
 from aioemu.errors import ConfigError
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 Values = dict[str, OptionValue]
 

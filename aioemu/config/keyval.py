@@ -5,7 +5,6 @@ Values of dotted keys stay strings; whoever reads them converts. JSON may use si
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
@@ -44,6 +43,8 @@ def parse_json(where: str, text: str) -> dict[str, OptionValue]:
     """Read a JSON object; duplicate keys and numbers outside JSON are refused."""
     if len(text) > JSON_LIMIT:
         _fail(where, "JSON argument too long")
+    import json  # few command lines have any
+
     try:
         value = json.loads(_double_quotes(text), object_pairs_hook=_unique, parse_constant=_no_constant)
     except RecursionError:

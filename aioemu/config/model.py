@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from aioemu.config.chardevs import ChardevOptions
+
+if TYPE_CHECKING:
+    from uuid import UUID  # importing it costs a start several milliseconds
 
 MIB = 1 << 20
 DEFAULT_MEMORY_BYTES = 128 * MIB  # what `-m` absent means to every launcher written for QEMU

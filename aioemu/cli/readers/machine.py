@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from aioemu.cli.draft import Draft, Values
 from aioemu.cli.reading import Argument
 from aioemu.cli.topology import memory_size
@@ -99,6 +97,8 @@ def no_acpi(draft: Draft, arg: Argument) -> None:
 
 def uuid(draft: Draft, arg: Argument) -> None:
     """The guest's identity."""
+    from uuid import UUID
+
     try:
         draft.uuid = UUID(arg.text)
     except ValueError:
