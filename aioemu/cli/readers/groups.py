@@ -5,6 +5,8 @@ The part that serves a group reads its values; a group that no part serves is re
 
 from __future__ import annotations
 
+import os
+
 from aioemu.cli.draft import Draft, Values
 from aioemu.cli.reading import Argument
 from aioemu.config import OptionGroup
@@ -81,4 +83,8 @@ def add_fd(draft: Draft, arg: Argument) -> None:
     arg.opts.close()
     if fd < 3:
         arg.opts.fail("fd cannot be a standard I/O stream")
+    try:
+        os.fstat(fd)
+    except OSError as exc:
+        arg.opts.fail(f"file descriptor {fd}: {exc.strerror}")
     draft.add_group(arg.where, OptionGroup("add-fd", None, None, {"fd": fd, "set": number, "opaque": opaque}))
