@@ -15,6 +15,7 @@
 #define MXCSR_BITS 0xffffu
 #define RIGHTS_BITS 0xf0ffu
 #define FSW_TOP 0x3800u
+#define TSS_BUSY 2u /* in the type, SDM vol. 3, 8.2.2; a loaded TR always is */
 
 /* FXSAVE64 image, SDM vol. 1 table 10-2. */
 struct fxsave {
@@ -171,6 +172,7 @@ int aioemu_x86_get_state(aioemu_vcpu *vcpu, struct aioemu_x86_state *s)
     }
     save_segment(&s->ldt, &env->ldt);
     save_segment(&s->tr, &env->tr);
+    s->tr.rights |= TSS_BUSY;
     s->gdt = (struct aioemu_x86_table){.base = env->gdt.base, .limit = env->gdt.limit};
     s->idt = (struct aioemu_x86_table){.base = env->idt.base, .limit = env->idt.limit};
     s->cr0 = env->cr[0];
@@ -263,6 +265,7 @@ int aioemu_x86_set_state(aioemu_vcpu *vcpu, const struct aioemu_x86_state *s)
     }
     load_segment(&env->ldt, &s->ldt);
     load_segment(&env->tr, &s->tr);
+    env->tr.flags &= ~(TSS_BUSY << 8); /* the emulator keeps the descriptor as it was before LTR */
     load_control(env, s);
     load_msrs(env, s);
     load_fpu(env, s->fxsave);
