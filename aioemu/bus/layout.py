@@ -163,7 +163,7 @@ def _from_class(owner: type, offset: int, reg: type[Reg], index: int | None) -> 
         fixed=reg.fixed,
         base_name=name,
         index=index,
-        bits={key: value for key, value in vars(reg).items() if isinstance(value, Bits)},
+        bits={key: value for key, value in vars(reg).items() if isinstance(value, Bits) and not hasattr(Reg, key)},
         about=(reg.__doc__ or "").strip().split("\n")[0] if reg.__doc__ != Reg.__doc__ else "",
     )
     check_register(made, f"{owner.__name__}.{name}")
@@ -223,7 +223,8 @@ def describe(owner: type[Any]) -> str:
     for r in owner.registers:
         named = ", ".join(f"{name} {_span(mask)}" for name, mask in r.bits.items())
         masks = f"{r.writable:#x}" + (f", w1c {r.clear:#x}" if r.clear else "")
-        rows.append(f"| {r.offset:#x} | {r.name} | {r.width} | {r.kind} | {r.reset:#x} | {masks} | {named} |")
+        hooks = f" ({'r' if r.read_hook else ''}{'w' if r.write_hook else ''})" if r.kind == "sync" else ""
+        rows.append(f"| {r.offset:#x} | {r.name} | {r.width} | {r.kind}{hooks} | {r.reset:#x} | {masks} | {named} |")
     return "\n".join(rows)
 
 

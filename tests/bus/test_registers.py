@@ -295,4 +295,4 @@ def test_map_describes_itself() -> None:
     """The docs' table names every register with its kind and bits."""
     text = describe(Chip)
     assert "| 0x0 | control | 1 | plain | 0x12 | 0x3f | enable 0, mode 5:4 |" in text
-    assert "| 0x2 | events | 2 | sync |" in text
+    assert "| 0x2 | events | 2 | sync (w) |" in text
