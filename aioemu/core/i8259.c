@@ -78,6 +78,13 @@ static void rotate_to(struct i8259 *pic, uint32_t line) {
     pic->lowest = (uint8_t)line;
 }
 
+/* The line's interrupt is over: an eventfd that drives it may let go. */
+static void finish(struct i8259 *pic, uint32_t line) {
+    if (pic->intc->finished) {
+        pic->intc->finished(pic->intc->opaque, line + (pic->secondary ? LINES : 0));
+    }
+}
+
 /* INTA of one controller: the line, 7 when the request went away (spurious). */
 static uint32_t take(struct i8259 *pic) {
     int line = candidate(pic);
@@ -90,8 +97,11 @@ static uint32_t take(struct i8259 *pic) {
     }
     if (!pic->auto_eoi) {
         pic->isr |= bit;
-    } else if (pic->rotate_in_aeoi) {
-        rotate_to(pic, (uint32_t)line);
+    } else {
+        if (pic->rotate_in_aeoi) {
+            rotate_to(pic, (uint32_t)line);
+        }
+        finish(pic, (uint32_t)line);
     }
     return (uint32_t)line;
 }
@@ -128,9 +138,13 @@ static void end_of_interrupt(struct i8259 *pic, uint8_t value) {
         }
         line = line_at(pic, distance);
     }
+    bool was_serving = pic->isr >> line & 1;
     pic->isr &= (uint8_t)~(1u << line);
     if (rotate) {
         rotate_to(pic, line);
+    }
+    if (was_serving) {
+        finish(pic, line);
     }
     update(pic);
 }
