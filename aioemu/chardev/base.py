@@ -18,7 +18,7 @@ from aioemu.config import ChardevOptions
 from aioemu.errors import HostError
 from aioemu.log import Log
 
-READ_CHUNK_BYTES = 4096  # one read's upper bound: keeps a flood of input from holding the loop
+READ_CHUNK_BYTES = 64 << 10  # one read's upper bound: keeps a flood of input from holding the loop
 log = Log("chardev")
 
 

@@ -77,7 +77,7 @@ class SocketChardev(Chardev):
         else:
             self._take(await self._connect(address))
         if self._listener is not None and self._socket.wait and not self._channels:
-            log.info("waiting for connection on: %s", self.filename)
+            log.warning("waiting for connection on: %s", self.filename)
             self._first = running_loop().create_future()
             await self._first
 
@@ -102,6 +102,7 @@ class SocketChardev(Chardev):
 
     def serve(self, factory: FrontendFactory) -> None:
         self._factory = factory
+        self.is_open = False  # of the single front end, which there is none of now
         for channel in list(self._channels):
             channel.connect(factory(channel))
         self._resume_accepting()

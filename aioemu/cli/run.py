@@ -66,6 +66,14 @@ def find_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _name_terminals(vm: Machine) -> None:
+    """Say which pseudo terminals were made: nobody could guess their names."""
+    for chardev in vm.machine.chardevs.query():
+        kind, _, name = chardev.filename.partition(":")
+        if kind == "pty":
+            print(f"char device redirected to {name} (label {chardev.label})", flush=True)
+
+
 class Life:
     """One machine's life under the process's signals."""
 
@@ -96,6 +104,7 @@ class Life:
         async with Machine.from_config(self._config) as vm:
             confine(self._config.process)
             self._is_set_up = True
+            _name_terminals(vm)
             self._announcer.announce()
             return await self._wait(vm)
 

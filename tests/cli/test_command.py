@@ -251,6 +251,15 @@ def test_inherited_socket_is_the_monitor_of_a_launcher(tmp_path: Path) -> None:
     ours.close()
 
 
+def test_pseudo_terminals_are_named() -> None:
+    """The names of new terminals are printed where scripts look for them."""
+    process = start(*EMPTY, "-chardev", "pty,id=tty0", stdout=subprocess.PIPE)
+    process.terminate()
+    shown, _ = process.communicate(timeout=PATIENCE_S)
+
+    assert re.fullmatch(r"char device redirected to /dev/pts/\d+ \(label tty0\)\n", shown)
+
+
 def test_process_name(tmp_path: Path) -> None:
     """`-name x,process=y` is what ps shows."""
     process = start(*EMPTY, "-name", "guest,process=vm-guest")
