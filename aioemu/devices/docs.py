@@ -47,8 +47,8 @@ Made from the declarations in `aioemu/devices` by `python -m aioemu.devices.docs
 `plain`, `read-only`, `w1c` (a written one clears) and `rc` (reading clears) are answered without leaving the core,
 `posted` writes reach Python without the guest waiting, `sync` reads (r) or writes (w) are answered by Python.
 The serial port, the PM timer, the MSI-X table and the way to PCI's configuration space are wholly in C: see `uart.c`,
-`pmtimer.c`, `msix.c` and `pcihost.c` in `aioemu/core`. Values that differ between instances (identities, BAR masks) show
-as zero.
+`pmtimer.c`, `msix.c` and `pcihost.c` in `aioemu/core`. Values that differ between instances (identities, BAR masks)
+show as zero.
 """
 
 

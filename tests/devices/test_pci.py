@@ -285,6 +285,18 @@ def test_host_bridge_places_ecam_where_the_guest_wants_it() -> None:
     assert bench.mapper.bases() == {(MMIO, 0xB0000000)}
 
 
+def test_fewer_buses_need_less_ecam_and_hide_the_rest() -> None:
+    """A host of 16 buses takes the smallest window that holds them, and numbers beyond are not found."""
+    bench = PciBench(buses=16)
+    bench.host.root.plug(HostBridge(bench.host, ecam_base=0xB0000000), 0)
+    assert bench.host.ecam.size == 64 << 20
+    behind_root_port(bench)
+    bench.write(devfn(1), 0x18, 0x000F0F00)
+    assert bench.ecam_read(0xF00, 0) == 0x10411AF4
+    bench.write(devfn(1), 0x18, 0x00101000)
+    assert bench.ecam_read(0x1000, 0) == ONES
+
+
 def test_q35_functions_are_what_guests_expect() -> None:
     """Device 0 and device 1f carry the ids of the 3 Series hub and the ICH9, with ACPI on and its base set."""
     bench = PciBench()
