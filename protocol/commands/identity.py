@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
 
-from aioemu.machine.board import BoardType
-from aioemu.machine.boards import BOARDS
 from aioemu.protocol.machine import Machine
 from aioemu.protocol.registry import command
 from aioemu.protocol.schema import Record
+
+if TYPE_CHECKING:
+    from aioemu.machine.board import BoardType
 
 
 class NameInfo(Record):
@@ -103,6 +105,8 @@ def query_target(machine: Machine) -> TargetInfo:
 @command("query-machines")
 def query_machines(machine: Machine, args: QueryMachines) -> list[MachineInfo]:
     """List the boards that -machine takes."""
+    from aioemu.machine.boards import BOARDS  # costs more than everything else here, and few ask
+
     return [_info(board, bool(args.compat_props)) for board in BOARDS]
 
 

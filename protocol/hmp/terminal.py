@@ -33,6 +33,7 @@ class HmpMonitor:
         self._output = bytearray()
         self._busy = self._blocked = self._deaf = False
         self._muted = False  # another front end of a mux has the terminal
+        self._greeting = ""  # not shown yet: the terminal was another's
 
     # ---- Caller ----------------------------------------------------------------------------------------------------
 
@@ -65,7 +66,9 @@ class HmpMonitor:
             self._interpreter = Interpreter(self)
             self._editor = LineEditor(PROMPT, self._complete)
             version = ".".join(str(part) for part in QMP_VERSION)
-            self._write(f"QEMU {version} monitor - type 'help' for more information\r\n{PROMPT}")
+            self._greeting = f"QEMU {version} monitor - type 'help' for more information\r\n"
+            if not self._muted:
+                self._greet()
         elif event is Event.CLOSED:
             self._flush()
             self._interpreter = None
@@ -76,7 +79,14 @@ class HmpMonitor:
             self._muted = True
         elif event is Event.MUX_IN and self._muted:
             self._muted = False
-            self._write(self._editor.show())
+            if self._greeting:
+                self._greet()
+            else:
+                self._write(self._editor.show())
+
+    def _greet(self) -> None:
+        self._write(self._greeting + PROMPT)
+        self._greeting = ""
 
     def writable(self) -> None:
         """Go on writing, then with what waited for that."""
