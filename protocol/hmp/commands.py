@@ -54,8 +54,10 @@ async def _cpu(interpreter: Interpreter, values: Values) -> str:
 
 
 async def _print(interpreter: Interpreter, values: Values) -> str:
-    letters = values["format"] or ("", "d", "", "")
-    return number(values["expression"], letters[1] or letters[3] or "d", 8) + "\n"
+    letters = values["format"] or ("", "", "", "")
+    letter = letters[1] or letters[3] or "x"
+    value = values["expression"]
+    return (f"{value & (1 << 64) - 1:#x}" if letter == "x" else number(value, letter, 8)) + "\n"
 
 
 async def _xp(interpreter: Interpreter, values: Values) -> str:
