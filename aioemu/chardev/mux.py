@@ -226,8 +226,11 @@ class MuxPort(Chardev):
             self._deliver(data)
 
     def connect(self, frontend: Frontend) -> None:
+        focused = self._mux.has_focus(self)
+        if not focused:
+            frontend.event(Event.MUX_OUT)  # first: it greets nobody yet
         super().connect(frontend)
-        if self._mux.has_focus(self):
+        if focused:
             self._event(Event.MUX_IN)
 
     def write(self, data: bytes) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-MACHINE = ["-machine", "none", "-display", "none", "-serial", "none", "-monitor", "none"]
+NOGRAPHIC = ["-m", "aioemu", "-machine", "microvm", "-accel", "qtest", "-nographic"]
 PATIENCE_S = 30
 
 # A guest's port that echoes: what the serial port of a machine would do, without needing an accelerator.
@@ -56,12 +56,12 @@ asyncio.run(main())
 class Terminal:
     """A terminal with the program on it."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.master, slave = os.openpty()
         self.slave = slave
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", ECHO, how], stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            [sys.executable, *arguments], stdin=slave, stdout=slave, stderr=slave, start_new_session=True
         )
         self.seen = b""
 
@@ -99,7 +99,7 @@ class Terminal:
 @pytest.fixture
 def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
     """The program on a terminal, ready."""
-    found = Terminal(getattr(request, "param", "close"))
+    found = Terminal("-c", ECHO, getattr(request, "param", "close"))
     found.expect(b"READY")
     yield found
     found.close()
@@ -143,6 +143,28 @@ def test_terminal_is_given_back(terminal: Terminal, number: signal.Signals, stat
     terminal.wait_restored()
 
     assert terminal.process.returncode == status
+
+
+def test_nographic_shares_the_terminal() -> None:
+    """The serial port has the terminal first; Ctrl-A c brings the monitor with its greeting, Ctrl-A x the shell."""
+    terminal = Terminal(*NOGRAPHIC)
+    try:
+        while terminal.modes() == terminal.before:
+            assert terminal.process.poll() is None
+        terminal.type(b"\x01h")
+        terminal.expect(b"C-a x")
+        assert b"(qemu)" not in terminal.seen
+        terminal.type(b"\x01c")
+        terminal.expect(b"monitor - type 'help' for more information")
+        terminal.expect(b"(qemu) ")
+        terminal.type(b"info status\r")
+        terminal.expect(b"VM status: ")
+        terminal.type(b"\x01x")
+        terminal.expect(b"Terminated")
+        terminal.wait_restored()
+        assert terminal.process.returncode == 0
+    finally:
+        terminal.close()
 
 
 def test_shared_flags_are_left_alone(terminal: Terminal) -> None:
