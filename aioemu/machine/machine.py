@@ -18,6 +18,7 @@ from aioemu.accel.cpuid import apic_ids
 from aioemu.boot.loader import BootFiles, KernelImage, load
 from aioemu.chardev import Chardevs, MuxKeys
 from aioemu.config import CpuModel, MachineConfig
+from aioemu.config.unserved import refuse_unserved
 from aioemu.errors import EmuError
 from aioemu.log import EventLog, Log
 from aioemu.machine import inspect
@@ -30,6 +31,7 @@ from aioemu.machine.native import Native, Stop, StopKind
 from aioemu.machine.report import describe_stop
 from aioemu.machine.runstate import Cause, ExitStatus, RunState
 from aioemu.machine.serial import SerialPorts
+from aioemu.machine.served import SERVED
 from aioemu.machine.site import Site
 from aioemu.machine.vcpus import enter
 from aioemu.memory.guest import GuestMemory
@@ -54,7 +56,7 @@ class Machine:
         self.log = Log("machine", self.name, self.events)
         self.state = RunState.PRELAUNCH
         self.actions = config.actions
-        self.chardevs = Chardevs(MuxKeys(quit=self._quit_key))
+        self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape))
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
         self.memory: GuestMemory
@@ -73,6 +75,7 @@ class Machine:
 
     async def open(self) -> None:
         """Build everything up to the first instruction. On failure everything is freed again."""
+        refuse_unserved(self.config, SERVED)
         try:
             await self._open_chardevs()
             self._build()
