@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+DEPTH_LIMIT = 50  # parentheses and signs in one expression: nobody counts further
 _MASK = (1 << 64) - 1
 _WORD = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|(\S+))')
 _ESCAPES = {"n": "\n", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
@@ -113,7 +114,7 @@ class Expression:
 
     def _unary(self) -> int:
         self.depth += 1
-        if self.depth > 200:
+        if self.depth > DEPTH_LIMIT:
             raise UsageError("expression too complex")
         try:
             return self._primary()

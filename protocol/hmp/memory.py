@@ -42,7 +42,7 @@ def number(value: int, letter: str, size: int) -> str:
     if letter == "x":
         return f"0x{value:0{size * 2}x}"
     if letter == "o":
-        return f"{value:#o}"
+        return f"0{value:o}"
     if letter == "c":
         return repr(chr(value & 0xFF)) if 0x20 <= value & 0xFF < 0x7F else f"'\\x{value & 0xFF:02x}'"
     if letter == "d":

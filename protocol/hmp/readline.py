@@ -126,7 +126,7 @@ class LineEditor:
     def _replace(self, line: str, cursor: int) -> None:
         """Show another line."""
         self._line, self._cursor = line, cursor
-        self._out.append("\r" + self.show().replace(self.prompt + line, f"{self.prompt}{line}\x1b[K", 1))
+        self._out.append(f"\r{self.prompt}{line}\x1b[K{_left(len(line) - cursor)}")
 
     def _left(self) -> None:
         if self._cursor:

@@ -120,7 +120,9 @@ class FakeMachine:
 class Rig:
     """A fake machine with a hub that serves QMP at `path`."""
 
-    def __init__(self, folder: Path, config: MachineConfig | None = None, prepare: Callable[[FakeMachine], None] = id):
+    def __init__(
+        self, folder: Path, config: MachineConfig | None = None, prepare: Callable[[FakeMachine], object] = id
+    ):
         self.machine = FakeMachine(config)
         prepare(self.machine)
         self.hub = MonitorHub(self.machine)

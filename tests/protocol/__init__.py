@@ -1,0 +1,1 @@
+"""Tests of the monitor: framing, sessions, commands, text, and real clients."""
