@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 import stat
 from pathlib import Path
@@ -226,6 +227,51 @@ async def test_many_clients_each_have_their_own_front_end(chardevs: Chardevs, fo
         await front.until(lambda front=front: front.events[-1] is Event.CLOSED)  # type: ignore[misc]
 
     assert chardev.clients == 0
+
+
+async def test_running_out_of_descriptors_passes(chardevs: Chardevs, folder: Path) -> None:
+    """More clients than descriptors: those that fit are served, the rest when there is room again."""
+    chardev = chardevs.add(short("unix:s,server=on,wait=off"))
+    fronts: list[Front] = []
+
+    def greet(client: Chardev) -> Frontend:
+        front = Front()
+        front.chardev = client
+        fronts.append(front)
+        return front
+
+    chardev.serve(greet)
+    await chardev.open()
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(30)]
+    for client in clients:
+        client.setblocking(False)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 11, limits[1]))
+    try:
+        for at, client in enumerate(clients):
+            client.connect("s")
+            client.send(b"%02d" % at)
+        while len(fronts) < 10:
+            await asyncio.sleep(0)
+        for client in clients[:15]:
+            client.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(fronts) < 30:
+                await asyncio.sleep(0)
+                if len(fronts) >= 20:
+                    for client in clients[15:20]:
+                        client.close()
+                if len(fronts) >= 25:
+                    clients[20].close()
+                    clients[21].close()
+                    clients[22].close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for client in clients:
+            client.close()
+
+    for at, front in enumerate(fronts):
+        await front.gets(b"%02d" % at)
 
 
 async def test_last_words_are_read_to_the_end(chardevs: Chardevs, folder: Path) -> None:
