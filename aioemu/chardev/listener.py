@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from aioemu.config import TcpAddress, UnixAddress
 from aioemu.errors import HostError
 
-BACKLOG = 128  # clients that may connect while the loop is busy; the kernel refuses further ones
+BACKLOG = 4096  # clients that may connect while the loop is busy (net.core.somaxconn caps it); beyond: EAGAIN
 UNIX_PATH_LIMIT = 107  # bytes of sun_path without its final zero (unix(7))
 
 
