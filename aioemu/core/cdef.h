@@ -197,6 +197,10 @@ void core_uart_modem(core_chip *uart, uint8_t lines);
 uint8_t core_uart_lines(core_chip *uart);
 int core_uart_peek(core_chip *uart, int received, uint8_t *data, int max);
 int core_uart_restore(core_chip *uart, int received, const uint8_t *data, int len);
+/* uart_gather.c: the reactor ticks while it gathers */
+void core_uart_gather_at(core_chip *uart, uint32_t port);
+int core_uart_gathering(core_chip *uart);
+void core_uart_gather_tick(core_chip *uart);
 /* pmtimer.c: the ACPI power management timer, a free counter of 24 or 32 bits */
 core_chip *core_pmtimer_new(int bits);
 uint64_t core_pmtimer_ticks(core_chip *timer);

@@ -134,6 +134,10 @@ struct core_accel {
     /* NULL: the dispatch table does it */
     int (*doorbell)(struct core_machine *m, int space, uint64_t address, uint32_t size, int fd, bool match,
                     uint64_t value, bool add);
+    /* Gather writes to [address, +size) and deliver them in order before the next exit is handled; flush delivers them
+     * now. Any thread; NULL: cannot. */
+    int (*gather)(struct core_machine *m, int space, uint64_t address, uint32_t size, bool on);
+    void (*gather_flush)(struct core_machine *m);
     void (*clock)(struct core_machine *m, bool run); /* the guest's own clocks stop and go on with the machine's */
 };
 
@@ -188,6 +192,9 @@ int64_t core_monotonic_ns(void);
 /* dispatch.c: what an exit handler calls. `data` holds `size` bytes (any 1..8), little endian. Blocks while Python
  * answers. Runs on a vCPU thread. */
 void core_dispatch(struct core_vcpu *v, int space, uint64_t address, uint8_t *data, uint32_t size, bool is_write);
+
+/* A write without a vCPU that could wait: what would be handed over is lost. Any thread but a vCPU's. */
+void core_deliver(struct core_machine *m, int space, uint64_t address, const uint8_t *data, uint32_t size);
 
 /* mailbox.c */
 uint64_t core_ask(struct core_vcpu *v, const core_event *event); /* waits; all ones when the machine is torn down */

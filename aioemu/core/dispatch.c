@@ -75,6 +75,19 @@ void core_dispatch(struct core_vcpu *v, int space, uint64_t address, uint8_t *da
     }
 }
 
+void core_deliver(core_machine *m, int space, uint64_t address, const uint8_t *data, uint32_t size) {
+    pthread_mutex_lock(&m->bus);
+    while (size) {
+        core_event event;
+        struct core_part part = {.size = size, .is_write = true, .value = load(data, size)};
+        serve(atomic_load(&m->tables[space]), address, &part, &event);
+        address += part.size;
+        data += part.size;
+        size -= part.size;
+    }
+    pthread_mutex_unlock(&m->bus);
+}
+
 int core_access(core_machine *m, int space, uint64_t address, uint32_t *size, int is_write, uint64_t *value,
                 core_event *handover) {
     if (*size == 0 || *size > CORE_ACCESS_MAX || space < 0 || space > 1) {

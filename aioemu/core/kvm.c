@@ -73,6 +73,7 @@ int core_kvm_attach(core_machine *m, int kvm_fd, uint32_t flags) {
         free(k);
         return rc;
     }
+    core_kvm_gather_open(k);
     m->accel = &core_accel_kvm;
     m->accel_data = k;
     return 0;
@@ -80,6 +81,7 @@ int core_kvm_attach(core_machine *m, int kvm_fd, uint32_t flags) {
 
 static void kvm_close(struct core_machine *m) {
     close(kvm_of(m)->vm_fd);
+    pthread_mutex_destroy(&kvm_of(m)->gather_lock);
     free(m->accel_data);
     m->accel_data = NULL;
 }
@@ -189,5 +191,7 @@ const struct core_accel core_accel_kvm = {
     .msi = kvm_msi,
     .irqfd = kvm_irqfd,
     .doorbell = kvm_doorbell,
+    .gather = core_kvm_gather,
+    .gather_flush = core_kvm_gather_flush,
     .clock = kvm_clock,
 };

@@ -42,6 +42,10 @@ struct kvm_machine {
     struct kvm_pit_state2 pit;
     struct kvm_clock_data clock;
     bool clock_saved;
+    /* writes that the kernel gathered (kvm_gather.c) */
+    pthread_mutex_t gather_lock;
+    struct kvm_coalesced_mmio_ring *_Atomic gathered; /* in the first vCPU's mapping; NULL: this host cannot */
+    size_t gather_offset;                             /* of the ring in a vCPU's mapping; 0: this host cannot */
 };
 
 static inline struct kvm_machine *kvm_of(struct core_machine *m) {
@@ -58,6 +62,12 @@ void core_kvm_vcpu_close(struct core_vcpu *v);
 int core_kvm_run(struct core_vcpu *v, core_event *stop);
 void core_kvm_settle(struct core_vcpu *v);
 void core_kvm_kick(struct core_thread *t);
+
+/* kvm_gather.c */
+void core_kvm_gather_open(struct kvm_machine *k);
+void core_kvm_gather_drain(struct core_vcpu *v);
+int core_kvm_gather(struct core_machine *m, int space, uint64_t address, uint32_t size, bool on);
+void core_kvm_gather_flush(struct core_machine *m);
 
 /* kvm_state.c */
 int core_kvm_save_power_on(struct core_vcpu *v);

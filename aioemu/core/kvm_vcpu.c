@@ -44,12 +44,17 @@ int core_kvm_vcpu_open(struct core_vcpu *v) {
     }
     if (rc < 0) {
         core_kvm_vcpu_close(v);
+    } else if (v->index == 0 && k->gather_offset && k->gather_offset < c->run_size) {
+        atomic_store(&k->gathered, (struct kvm_coalesced_mmio_ring *)((uint8_t *)c->run + k->gather_offset));
     }
     return rc;
 }
 
 void core_kvm_vcpu_close(struct core_vcpu *v) {
     struct kvm_cpu *c = kvm_cpu_of(v);
+    if (v->index == 0) {
+        atomic_store(&kvm_of(v->machine)->gathered, NULL);
+    }
     if (c->run != MAP_FAILED) {
         munmap(c->run, c->run_size);
     }
@@ -140,14 +145,17 @@ static int handle(struct core_vcpu *v, struct kvm_run *run, core_event *stop) {
 
 /* Enter once: 0 = go on, 1 = *stop, -EINTR = a kick came first. */
 static int enter(struct core_vcpu *v, struct kvm_cpu *c, core_event *stop) {
-    if (ioctl(c->fd, KVM_RUN, 0) == 0) {
+    int rc = ioctl(c->fd, KVM_RUN, 0);
+    int error = errno;
+    core_kvm_gather_drain(v);
+    if (rc == 0) {
         return handle(v, c->run, stop);
     }
-    if (errno == EINTR || errno == EAGAIN) {
+    if (error == EINTR || error == EAGAIN) {
         count(v, CORE_EXIT_INTR);
         return -EINTR;
     }
-    return stop_with(stop, CORE_STOP_HOST_ERROR, (uint64_t)errno, 0);
+    return stop_with(stop, CORE_STOP_HOST_ERROR, (uint64_t)error, 0);
 }
 
 int core_kvm_run(struct core_vcpu *v, core_event *stop) {

@@ -236,7 +236,12 @@ static int uart_access(struct core_chip *chip, struct core_part *part) {
         rc = CORE_HANDOVER;
     }
     core_uart_drive(u);
+    core_uart_gather_watch(u, part->offset & 7, part->is_write);
+    bool change = u->gather_wanted != u->gathering;
     pthread_mutex_unlock(&u->lock);
+    if (change) {
+        core_uart_gather_apply(u);
+    }
     return rc;
 }
 

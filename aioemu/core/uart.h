@@ -33,6 +33,11 @@ struct uart {
     uint8_t tx[FIFO], tx_count;
     struct ring to_host, to_guest;
     bool host_waits; /* a feed was cut short: tell when there is room */
+    /* uart_gather.c */
+    pthread_mutex_t gather_lock;
+    uint32_t gather_port, polled;
+    bool polled_now, gather_active;
+    _Atomic bool gather_wanted, gathering;
 };
 
 /* The caller holds u->lock for all of these. */
@@ -43,6 +48,9 @@ void core_uart_transmit(struct uart *u);
 void core_uart_drive(struct uart *u);
 uint8_t core_uart_modem_lines(const struct uart *u);
 void core_uart_modem_changed(struct uart *u, uint8_t before);
+
+void core_uart_gather_watch(struct uart *u, uint32_t offset, bool is_write);
+void core_uart_gather_apply(struct uart *u); /* without u->lock */
 
 uint32_t core_uart_ring_put(struct ring *r, const uint8_t *data, uint32_t len);
 uint32_t core_uart_ring_peek(const struct ring *r, uint8_t *data, uint32_t max);

@@ -41,6 +41,7 @@ uint32_t core_uart_ring_take(struct ring *r, uint8_t *data, uint32_t max) {
 void core_uart_destroy(struct core_chip *chip) {
     struct uart *u = (struct uart *)chip;
     pthread_mutex_destroy(&u->lock);
+    pthread_mutex_destroy(&u->gather_lock);
     free(u->to_host.bytes);
     free(u->to_guest.bytes);
     free(u);
@@ -123,6 +124,7 @@ core_chip *core_uart_new(void) {
     }
     core_chip_init(&u->chip, &core_uart_ops);
     pthread_mutex_init(&u->lock, NULL);
+    pthread_mutex_init(&u->gather_lock, NULL);
     u->to_host = (struct ring){.bytes = malloc(TX_RING), .size = TX_RING};
     u->to_guest = (struct ring){.bytes = malloc(RX_RING), .size = RX_RING};
     if (!u->to_host.bytes || !u->to_guest.bytes) {

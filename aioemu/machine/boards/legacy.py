@@ -23,6 +23,7 @@ from aioemu.devices.rtc_clock import make_clock
 from aioemu.devices.uart import Uart
 from aioemu.errors import HostError
 from aioemu.machine.kit import Kit
+from aioemu.machine.serial import PolledOutput
 
 UART_PORTS = ((0x3F8, 4), (0x2F8, 3), (0x3E8, 4), (0x2E8, 3))  # COM1 to COM4: base, interrupt
 PM_EVENT, PM_TIMER, PM_GPE0, SCI = 0x600, 0x608, 0x620, 9
@@ -45,7 +46,8 @@ def place_uart(kit: Kit, name: str, base: int, irq: int) -> Uart:
     rc = lib.core_chip_wire(uart.chip, kit.native.ptr, irq)
     if rc < 0:
         raise HostError(f"{name}: interrupt {irq}", -rc)
-    kit.router.notify(uart.chip, uart.notified, name, OUTPUT_GATHER_S)
+    output = PolledOutput(uart, base, kit.clock)
+    kit.router.notify(uart.chip, output.notified, name, OUTPUT_GATHER_S)
     kit.flushers.append(uart.notified)
     return uart
 
