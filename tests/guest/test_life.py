@@ -165,3 +165,23 @@ async def test_machine_needs_its_context() -> None:
     """Using a machine that is not open says what to do."""
     with pytest.raises(Exception, match="async with"):
         _ = Machine().state
+
+
+async def test_last_words_of_a_guest_that_never_exits_again(make_vm: VmFactory) -> None:
+    """Output that the accelerator gathers arrives although the guest then computes without leaving once."""
+    async with make_vm("load") as vm:
+        line = await vm.console.expect(r'\{"test":"load".*\}\r?\n', LIMIT_S)
+        exits = vm.exits()
+
+        assert line.group().rstrip().endswith("}")
+        assert exits["pio-write"] < exits["pio-read"]  # it was gathered
+
+
+async def test_polled_output_costs_one_exit_a_byte(make_vm: VmFactory) -> None:
+    """A guest that polls before each byte leaves for the poll only, and every byte arrives once, in order."""
+    async with make_vm("flood lines=200") as vm:
+        await asyncio.wait_for(vm.wait(), LIMIT_S)
+        numbers = [line.split()[0] for line in vm.console.text.splitlines() if "abcdef" in line]
+
+        assert numbers == [f"{n:08d}" for n in range(200)]
+        assert vm.exits()["pio-write"] < vm.exits()["pio-read"] / 4
