@@ -1,0 +1,1 @@
+"""Stock Linux on hardware KVM: a machine that has it, and what is tried inside."""
