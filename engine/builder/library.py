@@ -24,7 +24,7 @@ HEADER = ENGINE / "include" / "aioemu_engine.h"
 PINS = ENGINE / "sources.txt"
 EXPORTS = ENGINE / "builder" / "exports.map"
 LIBRARY = "libunicorn.so"
-ARCHITECTURES = "x86"
+ARCHITECTURES = "x86;aarch64"
 # The renamed functions are in src/catch.c.
 CFLAGS = "-O2 -g0 -fno-semantic-interposition -Dabort=aioemu_abort -D__assert_fail=aioemu_assert_fail"
 MAX_JOBS = 2  # leaves the rest of the host alone

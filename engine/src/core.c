@@ -58,9 +58,7 @@ static void vcpu_free(struct aioemu_vcpu *vcpu)
         g_free(env_tlb(env)->d[i].iotlb);
         g_free(env_tlb(env)->f[i].table);
     }
-#ifdef TARGET_I386
-    free(X86_CPU_GET_CLASS(X86_CPU(cpu))->model);
-#endif
+    AIOEMU_FN(aioemu_cpu_free)(cpu);
     qemu_vfree(cpu);
 }
 
@@ -163,9 +161,11 @@ static int breakpoint(struct aioemu_vcpu *vcpu, uint64_t gva, int insert)
 
 static int translate(struct aioemu_vcpu *vcpu, uint64_t gva, uint64_t *gpa)
 {
+    struct uc_struct *uc = vcpu->engine->uc; /* TARGET_PAGE_MASK looks for it */
     MemTxAttrs attrs;
     hwaddr page;
 
+    (void)uc;
     use(vcpu);
     page = cpu_get_phys_page_attrs_debug(vcpu->cpu, gva & TARGET_PAGE_MASK, &attrs);
     if (page == (hwaddr)-1) {
@@ -174,11 +174,6 @@ static int translate(struct aioemu_vcpu *vcpu, uint64_t gva, uint64_t *gpa)
     *gpa = page | (gva & ~TARGET_PAGE_MASK);
     return 0;
 }
-
-int AIOEMU_FN(aioemu_memory_init)(struct aioemu_engine *engine);
-int AIOEMU_FN(aioemu_memory_map)(struct aioemu_engine *engine, struct aioemu_ram *ram, uint32_t flags);
-int AIOEMU_FN(aioemu_memory_unmap)(struct aioemu_engine *engine, const struct aioemu_ram *ram);
-void AIOEMU_FN(aioemu_memory_reprotect)(struct aioemu_engine *engine, const uint8_t *host, uint64_t size);
 
 const struct aioemu_ops AIOEMU_FN(aioemu_ops) = {
     .memory_init = AIOEMU_FN(aioemu_memory_init),

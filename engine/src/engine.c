@@ -72,6 +72,7 @@ static int start(struct aioemu_engine *engine, const struct aioemu_engine_config
     engine->uc->tcg_buffer_size = config->code_cache_bytes ? config->code_cache_bytes : DEFAULT_CODE_CACHE_BYTES;
     engine->uc->use_exits = 1; /* and none is ever added */
     engine->uc->nested_level = 1;
+    engine->uc->target_bits = AIOEMU_PAGE_SHIFT; /* where the guest's page size is open: AArch64 */
     if (uc_mem_read(engine->uc, 0, &none, 0)) { /* any call brings it up */
         return -ENOMEM;
     }

@@ -39,7 +39,12 @@ void aioemu_restore_state(CPUState *cpu, uintptr_t host_pc);
 int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu);
 bool AIOEMU_FN(aioemu_cpu_has_work)(CPUState *cpu);
 int AIOEMU_FN(aioemu_cpu_create)(struct aioemu_vcpu *vcpu);
-void AIOEMU_FN(aioemu_begin_callback)(struct aioemu_vcpu *vcpu, uintptr_t retaddr);
+void AIOEMU_FN(aioemu_cpu_free)(CPUState *cpu);
+/* memory.c, for core.c's table */
+int AIOEMU_FN(aioemu_memory_init)(struct aioemu_engine *engine);
+int AIOEMU_FN(aioemu_memory_map)(struct aioemu_engine *engine, struct aioemu_ram *ram, uint32_t flags);
+int AIOEMU_FN(aioemu_memory_unmap)(struct aioemu_engine *engine, const struct aioemu_ram *ram);
+void AIOEMU_FN(aioemu_memory_reprotect)(struct aioemu_engine *engine, const uint8_t *host, uint64_t size);
 
 static inline struct aioemu_vcpu *aioemu_vcpu_at(struct aioemu_engine *engine, int i)
 {
@@ -110,6 +115,14 @@ void AIOEMU_FN(aioemu_write_cr8)(CPUX86State *env, uint64_t value, uintptr_t ret
 void AIOEMU_FN(aioemu_check_cr0)(CPUX86State *env, uint64_t value, uintptr_t retaddr);
 void AIOEMU_FN(aioemu_check_cr4)(CPUX86State *env, uint64_t value, uintptr_t retaddr);
 void AIOEMU_FN(aioemu_cpu_model)(struct uc_struct *uc, X86CPU *cpu);
+#endif
+#ifdef TARGET_ARM
+uint64_t AIOEMU_FN(aioemu_counter)(CPUARMState *env);
+void AIOEMU_FN(aioemu_timer_changed)(CPUARMState *env, int timer);
+uint64_t AIOEMU_FN(aioemu_timer_control)(CPUARMState *env, int timer);
+bool AIOEMU_FN(aioemu_is_call)(CPUARMState *env, int exception);
+void AIOEMU_FN(aioemu_call)(CPUARMState *env);
+void AIOEMU_FN(aioemu_cpu_model)(ARMCPU *cpu);
 #endif
 uint32_t AIOEMU_FN(aioemu_in)(struct uc_struct *uc, uint32_t port, unsigned size, uintptr_t retaddr);
 void AIOEMU_FN(aioemu_out)(struct uc_struct *uc, uint32_t port, unsigned size, uint32_t value, uintptr_t retaddr);

@@ -24,8 +24,7 @@ struct uc_struct;
 #define AIOEMU_EVENT_NMI 4u
 #define AIOEMU_EVENT_DMA 8u
 #define AIOEMU_EVENT_INJECT 16u
-#define AIOEMU_EVENT_FIQ 32u
-#define AIOEMU_EVENT_LINES 64u /* the lines changed since the CPU looked */
+#define AIOEMU_EVENT_LINES 32u /* aioemu_vcpu.lines changed since the CPU looked */
 
 #define AIOEMU_PAGE_SHIFT 12
 #define AIOEMU_PAGE_BYTES 4096u
@@ -34,7 +33,8 @@ struct uc_struct;
 #define AIOEMU_DMA_SLOTS 64u
 
 struct aioemu_vcpu {
-    uint32_t events;          /* atomic; first member, see hooks.h */
+    uint32_t events; /* atomic */
+    uint32_t lines;  /* atomic; AArch64: bit 0 IRQ, bit 1 FIQ */
     int index;
     volatile uint16_t *leave; /* all ones: leave at the next translation block */
     struct aioemu_engine *engine;

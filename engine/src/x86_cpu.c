@@ -5,6 +5,7 @@
 #include "uc_priv.h"
 #include "aioemu/hooks.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Family 6, model 6, stepping 3: no real part's, so that no guest looks for its errata. */
@@ -13,6 +14,12 @@
 int AIOEMU_FN(aioemu_cpu_create)(struct aioemu_vcpu *vcpu)
 {
     return aioemu_x86_reset(vcpu, 0);
+}
+
+/* What x86_release() frees of the first CPU. */
+void AIOEMU_FN(aioemu_cpu_free)(CPUState *cpu)
+{
+    free(X86_CPU_GET_CLASS(X86_CPU(cpu))->model);
 }
 
 /* Leave out what the state structure does not carry (SVM, MPX), what would only cost (5-level paging), and MWAIT. */

@@ -279,13 +279,17 @@ int aioemu_x86_reset(aioemu_vcpu *vcpu, int init)
 {
     CPUState *cpu = vcpu->cpu;
     CPUX86State *env = cpu->env_ptr;
-    uint64_t cache = init ? env->cr[0] & (AIOEMU_CR0_CD | AIOEMU_CR0_NW) : AIOEMU_CR0_CD | AIOEMU_CR0_NW;
+    uint64_t cache = AIOEMU_CR0_CD | AIOEMU_CR0_NW;
 
+    if (vcpu->engine->arch != AIOEMU_ARCH_X86_64) {
+        return -EINVAL;
+    }
     if (vcpu->inside) {
         return -EBUSY;
     }
     vcpu->engine->uc->cpu = cpu;
     if (init) {
+        cache &= env->cr[0];
         do_cpu_init(X86_CPU(cpu));
     } else {
         cpu_reset(cpu);
@@ -306,6 +310,9 @@ int aioemu_x86_sipi(aioemu_vcpu *vcpu, uint8_t vector)
     CPUState *cpu = vcpu->cpu;
     CPUX86State *env = cpu->env_ptr;
 
+    if (vcpu->engine->arch != AIOEMU_ARCH_X86_64) {
+        return -EINVAL;
+    }
     if (vcpu->inside) {
         return -EBUSY;
     }
@@ -318,7 +325,7 @@ int aioemu_x86_sipi(aioemu_vcpu *vcpu, uint8_t vector)
 
 int aioemu_x86_inject(aioemu_vcpu *vcpu, uint8_t vector, uint32_t error_code, uint32_t flags)
 {
-    if (flags & ~AIOEMU_INJECT_EXTERNAL) {
+    if (vcpu->engine->arch != AIOEMU_ARCH_X86_64 || (flags & ~AIOEMU_INJECT_EXTERNAL)) {
         return -EINVAL;
     }
     if (aioemu_events(vcpu->cpu) & AIOEMU_EVENT_INJECT) {

@@ -167,8 +167,7 @@ for _name, _types in {
     "aioemu_a64_reset": [c.c_void_p],
     "aioemu_a64_set_line": [c.c_void_p, c.c_int, c.c_int],
 }.items():
-    if hasattr(LIB, _name):
-        getattr(LIB, _name).argtypes = _types
+    getattr(LIB, _name).argtypes = _types
 
 
 def check(result: int) -> int:
