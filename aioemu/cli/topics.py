@@ -1,13 +1,13 @@
 """`-machine help`, `-device X,help` and the like: lists in QEMU's layout, printed from the tables of the layers below.
 
-Only what exists is listed. A topic whose table is another part's is asked from that part.
+Only what exists is listed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError
@@ -88,22 +88,30 @@ def _log(name: str | None) -> str:
     return describe_items()
 
 
-def _part(module: str) -> Callable[[str | None], str]:
-    """A topic answered by another package's `options_help(name)`."""
-
-    def ask(name: str | None) -> str:
-        from importlib import import_module
-
-        text: str = import_module(module).options_help(name)
-        return text
-
-    return ask
+def _netdev(name: str | None) -> str:
+    """The back ends that the machine serves."""
+    return _served("netdev", "Available netdev backend types:", name, "")
 
 
-def _known(what: str, name: str, table: object) -> None:
-    names = list(table)  # type: ignore[call-overload]
-    if name not in names:
-        raise ConfigError(f"'{name}' is not a known {what}{did_you_mean(name, names)}")
+def _object(name: str | None) -> str:
+    """The objects that the machine serves."""
+    return _served("object", "List of user creatable objects:", name, "  ")
+
+
+def _served(option: str, title: str, name: str | None, indent: str) -> str:
+    from aioemu.machine.served import SERVED
+
+    kinds = sorted(each.partition(":")[2] for each in SERVED if each.startswith(f"{option}:"))
+    if name is not None:
+        _known(option, name, kinds)
+        return f"{name}: its options are those of QEMU; see docs/compatibility.md for what differs"
+    return "\n".join([title, *(f"{indent}{kind}" for kind in kinds)])
+
+
+def _known(what: str, name: str, names: Iterable[str]) -> None:
+    known = list(names)
+    if name not in known:
+        raise ConfigError(f"'{name}' is not a known {what}{did_you_mean(name, known)}")
 
 
 TOPICS: dict[str, Callable[[str | None], str]] = {
@@ -114,6 +122,6 @@ TOPICS: dict[str, Callable[[str | None], str]] = {
     "display": _display,
     "log": _log,
     "machine": _machine,
-    "netdev": _part("aioemu.netdev.catalog"),
-    "object": _part("aioemu.machine.objects"),
+    "netdev": _netdev,
+    "object": _object,
 }

@@ -12,7 +12,7 @@ from aioemu.errors import ConfigError
 
 
 def refuse_unserved(config: MachineConfig, served: Container[str]) -> None:
-    """ConfigError for the first thing asked for whose name is not in `served` (`object:TYPE` for objects)."""
+    """ConfigError for the first thing asked for whose name is not in `served` (`object:TYPE`, `netdev:TYPE`)."""
     for name, shown in wanted(config):
         if name not in served:
             raise ConfigError(f"{shown}: not available in this version", shown.split(" ", 1)[0])
@@ -22,7 +22,9 @@ def wanted(config: MachineConfig) -> Iterator[tuple[str, str]]:
     """What a configuration asks for beyond board and devices: the name it is served by, and how to show it."""
     for group in config.objects:
         yield f"object:{group.type}", f"-object {group.type},id={group.id}"
-    for groups in (config.netdevs, config.nics, config.nets, config.drives, config.blockdevs, config.groups):
+    for group in config.netdevs:
+        yield f"netdev:{group.type}", f"-netdev {group.type},id={group.id}"
+    for groups in (config.nics, config.nets, config.drives, config.blockdevs, config.groups):
         for group in groups:
             if group.type != "none":
                 what = ",".join(part for part in (group.type, f"id={group.id}" if group.id else None) if part)

@@ -1,4 +1,8 @@
-"""What this version's machine serves beyond board and devices: a part that learns an option adds its name here."""
+"""What this version's machine serves beyond board and devices: a part that learns an option adds its name here.
+
+`object:TYPE` and `netdev:TYPE` are one type each, and what `-object help` and `-netdev help` list; other names are the
+options' own (`drive`, `blockdev`, `nic`, `qtest`, `gdb`, ...).
+"""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ def test_machine_help_is_in_the_form_that_tools_parse() -> None:
         (["-machine", "microvm,help"], "microvm-machine options:"),
         (["-chardev", "socket,help"], "socket options:"),
         (["-d", "help"], "Log items (comma separated):"),
+        (["-object", "help"], "List of user creatable objects:"),
     ],
 )
 def test_lists(arguments: list[str], first: str) -> None:

@@ -12,7 +12,7 @@ from aioemu.errors import ConfigError
 @pytest.mark.parametrize(
     ("line", "name", "shown"),
     [
-        ("-netdev user,id=n", "netdev", "-netdev user,id=n"),
+        ("-netdev user,id=n", "netdev:user", "-netdev user,id=n"),
         ("-nic user", "nic", "-nic user"),
         ("-drive file=a.img,if=none", "drive", "-drive file=a.img"),
         ("a.img", "drive", "-drive file=a.img"),
