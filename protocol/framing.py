@@ -34,19 +34,18 @@ class Assembler:
     def feed(self, data: bytes) -> list[Any]:
         """Take (data); answer the values it completes in order, a Malformed in the place of each bad one."""
         done: list[Any] = []
-        if len(data) <= WHOLE_BYTES:
-            end = data.find(b"\n") + 1
-            if not self._lexer.idle and 0 < end < len(data):
-                done = self._cut(data[:end])
-                data = data[end:]
-            if self._lexer.idle:
-                text = data.strip(_BLANKS)
-                if text and text[-1] not in b"}]":
-                    text = text[: text.rfind(b"\n") + 1]
-                values = _decode_whole(text) if text else []
-                if values is not None:
-                    done += values
-                    data = data[data.find(text) + len(text) :].lstrip(_BLANKS)
+        if not self._lexer.idle:  # the end of what began in an earlier read: a line's, or at least an object's
+            end = (data.find(b"\n") + 1 or data.find(b"}") + 1) if len(data) <= WHOLE_BYTES else 0
+            done = self._cut(data[:end])
+            data = data[end:]
+        if data and self._lexer.idle and len(data) <= WHOLE_BYTES:
+            text = data.strip(_BLANKS)
+            if text and text[-1] not in b"}]":
+                text = text[: max(text.rfind(b"\n"), text.rfind(b"}")) + 1]
+            values = _decode_whole(text) if text else []
+            if values is not None:
+                done += values
+                data = data[data.find(text) + len(text) :].lstrip(_BLANKS)
         return done + self._cut(data) if data else done
 
     def _cut(self, data: bytes) -> list[Any]:
@@ -107,6 +106,8 @@ def encode(value: Any, pretty: bool = False) -> bytes:
         text = msgspec.json.format(_ENCODER.encode(value), indent=4 if pretty else 0)
     except RecursionError:
         text = _encode_deep(value)
+    except UnicodeEncodeError:  # a file name that is no text: its odd bytes become question marks
+        return encode(_as_text(msgspec.to_builtins(value)), pretty)
     if text.isascii() and b"\x7f" not in text:
         return text
     return _NOT_PLAIN.sub(_escape, text.decode()).encode()
@@ -115,6 +116,14 @@ def encode(value: Any, pretty: bool = False) -> bytes:
 def _escape(match: re.Match[str]) -> str:
     units = match[0].encode("utf-16-be")
     return "".join(f"\\u{units[i]:02X}{units[i + 1]:02X}" for i in range(0, len(units), 2))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(each) for key, each in value.items()}
+    return [_as_text(each) for each in value] if isinstance(value, list) else value
 
 
 def _encode_deep(value: Any) -> bytes:

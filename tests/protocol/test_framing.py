@@ -176,3 +176,4 @@ def test_output_form() -> None:
     """Spaces after commas and colons, ASCII only; four spaces a level when pretty."""
     assert encode({"a": [1, "\x7fé"], "b": {}}) == b'{"a": [1, "\\u007F\\u00E9"], "b": {}}'
     assert encode({"a": [1]}, pretty=True) == b'{\n    "a": [\n        1\n    ]\n}'
+    assert encode({"name": ["a\udcff"]}) == b'{"name": ["a?"]}'
