@@ -62,6 +62,17 @@ async def test_guest_reset_boots_again(make_vm: VmFactory, command: str) -> None
         await vm.console.expect(f"(?s){command}: now.*{command}: now.*{command}: now", LIMIT_S)
 
 
+@pytest.mark.parametrize("how", ["cf9", "kbd", "92"])
+async def test_every_way_to_reset_a_pc(make_vm: VmFactory, how: str) -> None:
+    """The reset register, the keyboard controller and port 0x92 each reset a q35."""
+    assert (await run(make_vm(f"reset how={how}", machine="q35"))).cause is Cause.GUEST_RESET
+
+
+async def test_probing_for_pci_resets_nothing(make_vm: VmFactory) -> None:
+    """A dword at 0xcf8 on a board without PCI is not a byte at 0xcf9."""
+    assert (await run(make_vm("script o4@0xcf8=0x80000600 y4@0xcfc=0xffffffff"))).code == PASS
+
+
 @pytest.mark.parametrize("command", ["reset", "triple"])
 async def test_no_reboot_ends_instead(make_vm: VmFactory, command: str) -> None:
     """With no_reboot a reset by the guest is the end, and the cause says so."""

@@ -15,7 +15,7 @@ from aioemu.errors import ConfigError
 from aioemu.machine.boards import BOARDS, find_board
 
 PORTS = {
-    "microvm": {0x3F8: "serial0", 0x70: "rtc", 0x600: "acpi-pm", 0x608: "pm-timer", 0xCF9: "reset-control"},
+    "microvm": {0x3F8: "serial0", 0x70: "rtc", 0x600: "acpi-pm", 0x608: "pm-timer", 0xCF8: "reset-control"},
     "q35": {0x3F8: "serial0", 0x70: "rtc", 0x60: "i8042", 0x64: "i8042", 0x600: "acpi-pm", 0xCF8: "pci"},
 }
 

@@ -11,6 +11,8 @@ from aioemu.boot import mptable, smbios, smbios_options
 from aioemu.boot.acpi import AcpiBoard, Cpu, build_tables
 from aioemu.boot.acpi import Uart as AcpiUart
 from aioemu.boot.tables import FirmwareTables
+from aioemu.bus.deferred import ALL_ONES
+from aioemu.bus.router import RawRange
 from aioemu.bus.wires import PIO
 from aioemu.devices.acpi_pm import AcpiPm, Gpe
 from aioemu.devices.catalog import PvpanicProperties
@@ -77,8 +79,21 @@ def add_power(kit: Kit) -> AcpiPm:
 
 
 def add_reset_control(kit: Kit) -> ResetControl:
-    """The reset register on its own port, where there is no PCI host around it."""
-    control: ResetControl = kit.place("reset-control", ResetControl(kit.wishes.reset), (PIO, RESET_PORT))
+    """The reset register where there is no PCI host around it: only a byte at 0xcf9 is meant for it."""
+    control: ResetControl = kit.add("reset-control", ResetControl(kit.wishes.reset))
+    first = RESET_PORT & ~7  # wider accesses from 0xcf8 on are attempts at PCI configuration
+
+    def mine(offset: int, size: int) -> bool:
+        return first + offset == RESET_PORT and size == 1
+
+    def read(offset: int, size: int) -> int:
+        return control.read(0, 1) if mine(offset, size) else ALL_ONES
+
+    def write(offset: int, size: int, value: int) -> None:
+        if mine(offset, size):
+            control.write(0, 1, value)
+
+    kit.map("reset-control", RawRange(8, read, write), PIO, first)
     return control
 
 

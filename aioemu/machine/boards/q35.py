@@ -17,6 +17,8 @@ from aioemu.devices.pci.bus import PciBus, devfn
 from aioemu.devices.pci.host import CONFIG_PORTS, PciHost
 from aioemu.devices.pci.mapper import RouterMapper
 from aioemu.devices.pci.q35 import HostBridge, Lpc
+from aioemu.devices.port92 import PORT as PORT92
+from aioemu.devices.port92 import Port92
 from aioemu.devices.reset_control import ResetControl
 from aioemu.machine.boards import legacy
 from aioemu.machine.boards.pci import window64
@@ -67,6 +69,7 @@ class Q35:
         legacy.add_rtc(kit)
         if self.options.i8042:
             legacy.add_i8042(kit)
+        kit.place("port92", Port92(kit.wishes.reset), (PIO, PORT92))
         self.pm = legacy.add_power(kit)
         self._add_pci(kit)
         self._described = AcpiBoard(
