@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from aioemu._core import ffi, lib
@@ -16,13 +18,23 @@ from aioemu.log import Log
 MAX_LEAVES = 64  # the engine answers about thirty
 
 
-def find_engine() -> str:
-    """Path of the engine's library. AccelError when it is not installed."""
+def find_engine() -> Path | None:
+    """The engine package's library, where it is installed."""
     try:
         engine: Any = import_module("aioemu_engine")
-    except ImportError as exc:
-        raise AccelError("the software CPU is not installed: `make engine`, or `pip install ./engine`") from exc
-    return str(engine.library_path())
+    except ImportError:
+        return None
+    library = Path(engine.library_path())
+    return library if library.exists() else None
+
+
+def find_stock() -> Path | None:
+    """The library in the wheel of Unicorn, found without loading it."""
+    spec = find_spec("unicorn")
+    if spec is None or spec.origin is None:
+        return None
+    library = Path(spec.origin).parent / "lib" / "libunicorn.so.2"
+    return library if library.exists() else None
 
 
 class Tcg:
@@ -31,7 +43,13 @@ class Tcg:
     name = "tcg"
 
     def __init__(self, log: Log) -> None:
-        self.library = find_engine()
+        library = find_engine()
+        if library is None:
+            library = find_stock()
+            if library is None:
+                raise AccelError("the software CPU is not installed: `make engine`, or `pip install ./engine`")
+            log.warning("tcg: no engine package: the stock library is several times slower (`make engine`)")
+        self.library = library
 
     def attach(self, machine: Any, needs: ChipNeeds) -> None:
         rc = lib.core_tcg_attach(machine, os.fsencode(self.library), int(lib.CORE_TCG_PIT) if needs.pit else 0)

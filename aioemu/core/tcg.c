@@ -3,11 +3,11 @@
  * All vCPUs of a machine run in turn on its one vCPU thread (tcg_turn.c). Guest and library path are not trusted; the
  * library's code is. No state outlives its machine but the loaded library itself.
  */
-#include "tcg.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "tcg_stock.h"
 
 /* ---- vCPUs ---------------------------------------------------------------------------------------------------------------- */
 
@@ -195,7 +195,8 @@ static int make_engine(struct tcg *tcg) {
         .yield_on_pause = tcg->machine->max_vcpus > 1,
     };
     tcg_callbacks_fill(&config.callbacks);
-    return tcg->api.engine_create(&config, &tcg->engine);
+    return tcg->api.is_stock ? stock_create(tcg->library, &config, &tcg->engine)
+                             : tcg->api.engine_create(&config, &tcg->engine);
 }
 
 /* Give the machine the software processor in (library). Machines that are attached before have their own. */

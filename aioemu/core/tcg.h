@@ -12,6 +12,7 @@
 
 enum {
     TCG_SLICE_NS = 1000 * 1000,      /* a vCPU's turn while others could run */
+    TCG_STOCK_SLICE_NS = 100 * 1000, /* the same where PAUSE cannot be seen */
     TCG_SPIN_SLICE_NS = 30 * 1000,   /* and while another spins, waiting for it: doubles each time that was in vain */
     TCG_SPIN_NS = 20 * 1000,         /* a turn that ended in PAUSE after less than this was nothing but spinning */
     TCG_CODE_CACHE = 96u << 20,      /* bytes of translations: a Linux boot to a shell fills a third; touched as used */
@@ -24,6 +25,7 @@ enum {
 
 /* What the engine's library exports (engine/include/aioemu_engine.h); optional ones may be NULL. */
 struct tcg_api {
+    bool is_stock; /* a stock Unicorn with tcg_stock.c around it: slower, fewer features */
     uint32_t (*engine_api_version)(void);
     int (*engine_create)(const struct aioemu_engine_config *config, aioemu_engine **engine);
     void (*engine_destroy)(aioemu_engine *engine);

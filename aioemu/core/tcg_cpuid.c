@@ -40,6 +40,11 @@ static const uint32_t FEATURES_7D = BIT(26) | BIT(27) | BIT(29) | BIT(31); /* IB
 static const uint32_t FEATURES_81C = BIT(0) | BIT(5);                      /* LAHF LZCNT */
 static const uint32_t FEATURES_81D = BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29); /* SYSCALL NX 1G RDTSCP LM */
 
+/* What is left of them on a stock library, which emulates a Nehalem and lets nobody answer WRMSR. */
+static const uint32_t STOCK_1C = BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23) | BIT(31);
+static const uint32_t STOCK_81C = BIT(0);
+static const uint32_t STOCK_81D = BIT(11) | BIT(20) | BIT(29);
+
 static const char brand[48] = "aioemu software processor";
 static const char hypervisor[12] = "aioemu tcg";
 
@@ -105,6 +110,17 @@ int tcg_set_cpuid(struct core_vcpu *v, const core_cpuid *entries, int count) {
     return 0;
 }
 
+static void reduce_to_stock(uint32_t leaf, uint32_t regs[4]) {
+    if (leaf == 1) {
+        regs[2] &= STOCK_1C;
+    } else if (leaf == 7 || leaf == 0xd) {
+        memset(regs, 0, 4 * sizeof *regs);
+    } else if (leaf == 0x80000001) {
+        regs[2] &= STOCK_81C;
+        regs[3] &= STOCK_81D;
+    }
+}
+
 /* The engine's own answer is used for one bit: whether the guest switched XSAVE on in CR4. */
 void tcg_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]) {
     const struct tcg_vcpu *c = opaque;
@@ -116,6 +132,9 @@ void tcg_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t regs[4]) 
             memcpy(regs, &e->eax, 4 * sizeof *regs);
             break;
         }
+    }
+    if (c->tcg->api.is_stock) {
+        reduce_to_stock(leaf, regs);
     }
     if (leaf == 1) {
         regs[2] = (regs[2] & ~(uint32_t)OSXSAVE) | (engine_ecx & OSXSAVE);

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "tcg.h"
+#include "tcg_stock.h"
 
 struct export {
     const char *name;
@@ -42,7 +42,7 @@ int tcg_engine_open(const char *path, void **library, struct tcg_api *api) {
     if (!handle) {
         return -ELIBACC;
     }
-    int rc = resolve(handle, api);
+    int rc = dlsym(handle, exports[0].name) ? resolve(handle, api) : stock_open(handle, api);
     if (rc < 0) {
         dlclose(handle);
         return rc;

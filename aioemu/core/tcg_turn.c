@@ -37,7 +37,7 @@ static bool can_run(const struct tcg_vcpu *c) {
 
 /* How long he who runs may go on: short while somebody spins, who most likely waits for something he does. */
 static int64_t slice_ns(const struct tcg *tcg) {
-    int64_t shortest = TCG_SLICE_NS;
+    int64_t shortest = tcg->api.is_stock ? TCG_STOCK_SLICE_NS : TCG_SLICE_NS;
     for (uint32_t i = 0; i < tcg->cpu_count; i++) {
         const struct tcg_vcpu *c = tcg->cpu[i];
         if (c == tcg->current || !c->spins || !can_run(c)) {
