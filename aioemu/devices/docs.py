@@ -18,6 +18,7 @@ from aioemu.devices.pci.capabilities import Express, PowerManagement
 from aioemu.devices.pci.function import PciFunction
 from aioemu.devices.pci.msi import Msi, Msix
 from aioemu.devices.pci.q35 import HostBridge, Lpc
+from aioemu.devices.port92 import Port92
 from aioemu.devices.pvpanic import Pvpanic
 from aioemu.devices.reset_control import ResetControl
 from aioemu.devices.rtc import Rtc
@@ -28,6 +29,7 @@ CHIPS: tuple[type[RegisterGroup], ...] = (
     Port64,
     AcpiPm,
     Gpe,
+    Port92,
     ResetControl,
     DebugCon,
     IsaDebugExit,

@@ -1,4 +1,4 @@
-"""System control port A, 0x92: the fast way to reset the processor and to open address line 20 (PS/2 Technical Reference).
+"""System control port A, 0x92: the fast way to reset the processor and to open address line 20 (PS/2 reference).
 
 A20 is always open: the bit is kept and does nothing, as on every machine since the mask left the processors.
 """
