@@ -44,6 +44,7 @@ class MonitorHub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._throttle = Throttle(self.loop)
         self._unsubscribe = machine.events.subscribe(self._happened)
+        self.spawn(self._prepare())
 
     # ---- clients ---------------------------------------------------------------------------------------------------
 
@@ -81,6 +82,10 @@ class MonitorHub:
         for task in tuple(self._tasks):
             task.cancel()
         self.fds.close()
+
+    async def _prepare(self) -> None:
+        for _ in self.registry.prepare():
+            await asyncio.sleep(0)
 
     # ---- for the monitors ------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -101,6 +101,13 @@ class Registry:
     def __init__(self, machine: Any, commands: Iterable[Command], events: Iterable[EventClass]) -> None:
         self.commands = {each.name: each for each in commands if _has(machine, each.needs)}
         self.events = {each.name: each for each in events if _has(machine, each.needs)}
+
+    def prepare(self) -> Iterator[None]:
+        """Look at all types, one command's at a step, so that no client has to wait for it."""
+        for each in self.commands.values():
+            _ = each.arguments, each.returns
+            yield
+        _ = self.schema
 
     @cached_property
     def schema(self) -> Encoded:
