@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 from aioemu.accel.base import ChipNeeds
 from aioemu.boot.loader import BootLayout
 from aioemu.boot.tables import FirmwareTables
+from aioemu.config import MachineConfig
 from aioemu.config.grammar import did_you_mean, parse_bool, parse_number
 from aioemu.errors import ConfigError
 from aioemu.machine.kit import Kit
@@ -43,15 +45,27 @@ class Board(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BoardType:
-    """One line of `-machine help`."""
+    """One line of `-machine help`. Its `module` is loaded when the board is wanted: it brings the board's chips."""
 
     name: str
     description: str
-    options: type[Any]  # a frozen dataclass: field names with `_` for `-`, bool, int or str with defaults
-    factory: Any  # (options) -> Board
+    module: str
+    class_name: str  # of the Board; its options are the module's `<class_name>Options`
     aliases: tuple[str, ...] = ()
     max_cpus: int = 255
     is_default: bool = False
+
+    @property
+    def options(self) -> type[Any]:
+        """A frozen dataclass: field names with `_` for `-`, bool, int or str with defaults."""
+        kind: type[Any] = getattr(import_module(self.module), f"{self.class_name}Options")
+        return kind
+
+    @property
+    def factory(self) -> Callable[[Any, MachineConfig], Board]:
+        """Makes the board from its options and the configuration."""
+        make: Callable[[Any, MachineConfig], Board] = getattr(import_module(self.module), self.class_name)
+        return make
 
 
 # Given to -machine and read elsewhere, or without meaning here: taken by every board.
@@ -63,7 +77,8 @@ COMMON_OPTIONS = frozenset(
 
 def read_options(board: BoardType, given: Mapping[str, Any]) -> Any:
     """The board's options as its dataclass. ConfigError names an unknown option and the nearest known one."""
-    fields = board.options.__dataclass_fields__
+    options = board.options
+    fields = options.__dataclass_fields__
     values: dict[str, Any] = {}
     for key, value in given.items():
         name = key.replace("-", "_")
@@ -72,7 +87,7 @@ def read_options(board: BoardType, given: Mapping[str, Any]) -> Any:
         elif key not in COMMON_OPTIONS:
             known = [*(f.replace("_", "-") for f in fields), *COMMON_OPTIONS]
             raise ConfigError(f"Property '{board.name}-machine.{key}' not found{did_you_mean(key, known)}", "-machine")
-    return board.options(**values)
+    return options(**values)
 
 
 def _typed(key: str, value: Any, kind: str) -> Any:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioemu.bus.router import IrqSource
 from aioemu.bus.wires import PIO, ByteSink, NotConnected, Placeable
 from aioemu.chardev import Chardev, Event
 from aioemu.config import DeviceOptions
 from aioemu.config.grammar import did_you_mean
-from aioemu.devices.catalog import find_device
 from aioemu.devices.debugcon import DebugCon
-from aioemu.devices.pci.bridge import RootPort
-from aioemu.devices.pci.bus import PciBus, devfn
-from aioemu.devices.pci.function import PciFunction
-from aioemu.devices.properties import read_properties
 from aioemu.errors import ConfigError
 from aioemu.machine.board import Board
 from aioemu.machine.boards.legacy import UART_PORTS, PanicWires, place_uart
 from aioemu.machine.clock import VirtualClock
 from aioemu.machine.kit import Kit
 from aioemu.machine.serial import SerialPorts
+
+if TYPE_CHECKING:
+    from aioemu.devices.pci.bridge import RootPort
+    from aioemu.devices.pci.bus import PciBus
+    from aioemu.devices.pci.function import PciFunction
 
 DEBUGCON_PORT = 0xE9
 
@@ -69,6 +69,9 @@ class Site:
 
     def add(self, options: DeviceOptions) -> Any:
         """Make one device and put it where its options say. ConfigError names what cannot be."""
+        from aioemu.devices.catalog import find_device  # loads every device there is
+        from aioemu.devices.properties import read_properties
+
         kind = find_device(options.driver)
         name = options.id or f"{options.driver}-{len(self.devices)}"
         if name in self.devices or name in self.kit.chips:
@@ -116,6 +119,8 @@ class Site:
         return function
 
     def add_bus(self, name: str, bridge: RootPort) -> PciBus:
+        from aioemu.devices.pci.bus import PciBus
+
         bus = PciBus(self._bus().host, bridge, name)
         self.buses[name] = bus
         return bus
@@ -142,7 +147,7 @@ class Site:
             parts = (-1, 0)
         if not 0 <= parts[0] < 32 or not 0 <= parts[1] < 8:
             raise ConfigError(f"Property 'addr' doesn't take value '{addr}'", "-device")
-        return devfn(*parts)
+        return parts[0] << 3 | parts[1]
 
     def _free_serial(self) -> int | None:
         taken = {region.base for region in self.kit.router.regions if region.space == PIO}

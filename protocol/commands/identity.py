@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -93,7 +94,7 @@ def query_uuid(machine: Machine) -> UuidInfo:
 @command("query-kvm")
 def query_kvm(machine: Machine) -> KvmInfo:
     """Say whether KVM runs this machine."""
-    return KvmInfo(enabled=machine.accelerator.name == "kvm", present=True)
+    return KvmInfo(enabled=machine.accelerator.name == "kvm", present=os.access("/dev/kvm", os.R_OK | os.W_OK))
 
 
 @command("query-target")

@@ -7,21 +7,12 @@ from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError
 from aioemu.log import Log
 from aioemu.machine.board import Board, BoardType, read_options
-from aioemu.machine.boards.microvm import Microvm, MicrovmOptions
-from aioemu.machine.boards.none import NoneBoard, NoneOptions
-from aioemu.machine.boards.q35 import Q35, Q35Options
 
+_HERE = "aioemu.machine.boards"
 BOARDS: tuple[BoardType, ...] = (
-    BoardType(
-        "q35",
-        "PC with PCI Express (Q35 and ICH9)",
-        Q35Options,
-        Q35,
-        aliases=("pc",),
-        is_default=True,
-    ),
-    BoardType("microvm", "minimal board without PCI: virtio-mmio and one serial port", MicrovmOptions, Microvm),
-    BoardType("none", "empty machine", NoneOptions, NoneBoard),
+    BoardType("q35", "PC with PCI Express (Q35 and ICH9)", f"{_HERE}.q35", "Q35", aliases=("pc",), is_default=True),
+    BoardType("microvm", "minimal board without PCI: one serial port, ACPI", f"{_HERE}.microvm", "Microvm"),
+    BoardType("none", "empty machine", f"{_HERE}.none", "Empty"),
 )
 NOT_QUITE = {"pc": "-machine pc: this is board q35, with its devices at the same ports but on PCI Express"}
 

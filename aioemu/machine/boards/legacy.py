@@ -15,10 +15,8 @@ from aioemu.bus.deferred import ALL_ONES
 from aioemu.bus.router import RawRange
 from aioemu.bus.wires import PIO
 from aioemu.devices.acpi_pm import AcpiPm, Gpe
-from aioemu.devices.catalog import PvpanicProperties
 from aioemu.devices.i8042 import I8042
 from aioemu.devices.pm_timer import PmTimer
-from aioemu.devices.properties import read_properties
 from aioemu.devices.reset_control import RESET_PORT, ResetControl
 from aioemu.devices.rtc import Rtc
 from aioemu.devices.rtc_clock import make_clock
@@ -140,6 +138,9 @@ def pvpanic_port(kit: Kit) -> int | None:
     given = next((device for device in kit.config.devices if device.driver == "pvpanic"), None)
     if given is None:
         return None
+    from aioemu.devices.catalog import PvpanicProperties  # loads every device there is
+    from aioemu.devices.properties import read_properties
+
     port: int = read_properties("pvpanic", PvpanicProperties, given.props).ioport
     return port
 

@@ -7,6 +7,7 @@ line (`auto-kernel-cmdline`) and the processors in ACPI's absence are the kernel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aioemu.accel.base import ChipNeeds
 from aioemu.boot.acpi import AcpiBoard, Window
@@ -17,20 +18,20 @@ from aioemu.boot.tables import FirmwareTables
 from aioemu.bus.wires import MMIO
 from aioemu.config import MachineConfig
 from aioemu.devices.acpi_pm import AcpiPm
-from aioemu.devices.pci.bus import PciBus, devfn
-from aioemu.devices.pci.function import Identity, PciFunction
-from aioemu.devices.pci.host import PciHost
-from aioemu.devices.pci.mapper import RouterMapper
 from aioemu.machine.boards import legacy
 from aioemu.machine.boards.pci import window64
 from aioemu.machine.kit import Kit
 from aioemu.memory.guest import split_around_hole
 from aioemu.memory.ranges import RamRange
 
+if TYPE_CHECKING:
+    from aioemu.devices.pci.bus import PciBus
+    from aioemu.devices.pci.host import PciHost
+
 LOW_RAM_LIMIT = 0xC0000000  # memory below 4 GiB ends here
 PCI_WINDOW, ECAM = Window(0xC0000000, 0x20000000), Window(0xE0000000, 256 << 20)  # with pcie=on
 INTX_GSIS = (12, 13, 14, 15)
-GENERIC_BRIDGE = Identity(0x1B36, 0x0008, 0x060000)  # "PCIe host bridge" of the generic kind
+GENERIC_BRIDGE = (0x1B36, 0x0008, 0x060000)  # "PCIe host bridge" of the generic kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,16 @@ class Microvm:
 
     def _add_pci(self, kit: Kit) -> AcpiPci:
         """A generic host bridge: ECAM alone, no configuration ports."""
+        from aioemu.devices.pci.bus import devfn  # few want PCI on this board, and it takes a while to load
+        from aioemu.devices.pci.function import Identity, PciFunction
+        from aioemu.devices.pci.host import PciHost
+        from aioemu.devices.pci.mapper import RouterMapper
+
+        bridge = PciFunction(Identity(*GENERIC_BRIDGE), name="host bridge")
         self.pci = PciHost(RouterMapper(kit.router), kit.msi, lambda n: kit.irq(INTX_GSIS[n]))
         kit.add("pci", self.pci)
         kit.map("ECAM", self.pci.ecam, MMIO, ECAM.base)
-        self.pci.root.plug(PciFunction(GENERIC_BRIDGE, name="host bridge"), devfn(0))
+        self.pci.root.plug(bridge, devfn(0))
         mmio64 = window64(kit.memory.ranges)
         return AcpiPci(ecam=ECAM, mmio32=PCI_WINDOW, mmio64=mmio64, io_ports=False, intx_gsis=INTX_GSIS)
 

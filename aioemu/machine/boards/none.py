@@ -13,16 +13,16 @@ from aioemu.memory.ranges import RamRange
 
 
 @dataclass(frozen=True, slots=True)
-class NoneOptions:
+class EmptyOptions:
     """It has none of its own."""
 
 
-class NoneBoard:
+class Empty:
     """Memory, and nothing else."""
 
     needs = ChipNeeds(pit=False, pic=False)
 
-    def __init__(self, options: NoneOptions, config: MachineConfig) -> None:
+    def __init__(self, options: EmptyOptions, config: MachineConfig) -> None:
         self.options = options
 
     def ram(self, size: int) -> list[RamRange]:
