@@ -307,6 +307,14 @@ static struct fault deliver16(struct stock_vcpu *v, const struct trap *trap) {
     return none;
 }
 
+/* The library has stepped over INT n before it asks; a fault belongs to the instruction itself. */
+static void step_back(struct stock_vcpu *v, uint8_t vector) {
+    uint8_t code[2] = {0};
+    uint64_t *rip = env64(v, ENV_RIP);
+    bool read = copy(v, env_segment(v, ENV_SEGMENTS, SEG_CS)->base + *rip - 2, code, 2, false);
+    *rip -= read && code[0] == 0xcd && code[1] == vector ? 2 : 1;
+}
+
 /* A fault while a trap is delivered is delivered itself; while a fault is, it is a double fault; while that is, the
  * processor shuts down (SDM vol. 3, 6.15, interrupt 8). */
 void stock_deliver(struct stock_vcpu *v, uint8_t vector, enum stock_cause cause, uint32_t error) {
@@ -324,6 +332,9 @@ void stock_deliver(struct stock_vcpu *v, uint8_t vector, enum stock_cause cause,
         if (trap.vector == VECTOR_DF && trap.cause == CAUSE_EXCEPTION) {
             v->shutdown = true;
             return;
+        }
+        if (trap.cause == CAUSE_SOFTWARE) {
+            step_back(v, trap.vector);
         }
         bool serious = trap.cause == CAUSE_EXCEPTION && pushes_error(trap.vector);
         trap.vector = serious ? VECTOR_DF : (uint8_t)met.vector;

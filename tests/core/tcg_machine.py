@@ -60,8 +60,8 @@ def assemble(source: str, address: int, bits: int) -> bytes:
 class Machine:
     """RAM at 0, `vcpus` processors, the OUT port; the test collects events by `run_until`."""
 
-    def __init__(self, vcpus: int = 1, ram_size: int = RAM_SIZE) -> None:
-        library = engine_library()
+    def __init__(self, vcpus: int = 1, ram_size: int = RAM_SIZE, library: Path | None = None) -> None:
+        library = library or engine_library()
         assert library is not None
         self.m = lib.core_machine_new(vcpus)
         check(lib.core_tcg_attach(self.m, str(library).encode(), lib.CORE_TCG_PIT))
@@ -230,9 +230,9 @@ def check(rc: int) -> None:
 
 
 @contextmanager
-def machine(vcpus: int = 1, ram_size: int = RAM_SIZE) -> Iterator[Machine]:
-    """A machine that is torn down, threads and all."""
-    made = Machine(vcpus, ram_size)
+def machine(vcpus: int = 1, ram_size: int = RAM_SIZE, library: Path | None = None) -> Iterator[Machine]:
+    """A machine that is torn down, threads and all; on another library than the engine when one is given."""
+    made = Machine(vcpus, ram_size, library)
     try:
         yield made
     finally:

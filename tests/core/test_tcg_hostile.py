@@ -8,7 +8,7 @@ import pytest
 
 from aioemu._core import lib
 from tests.core.tcg_machine import CODE, LAPIC, RAM_SIZE, machine, needs_engine
-from tests.core.test_tcg import cpu_time
+from tests.core.test_tcg_host import cpu_time
 from tests.core.test_tcg_smp import with_others
 
 pytestmark = needs_engine
