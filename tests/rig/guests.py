@@ -50,7 +50,7 @@ async def booted(vm: Machine) -> None:
 
 async def ask(vm: Machine, command: str) -> str:
     """What a shell command in the guest printed; fails when the command did."""
-    await vm.console.send(f"{command}; echo \"=$?\"=\n")
+    await vm.console.send(f'{command}; echo "=$?"=\n')
     said = await vm.console.expect(rf"(?s)\"=\r?\n(.*?)=(\d+)=\r?\n.*?{PROMPT}", ANSWER_S)
     assert said[2] == "0", f"{command}: status {said[2]}: {said[1]}"
     return said[1].replace("\r", "").strip()

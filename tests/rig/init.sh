@@ -12,8 +12,8 @@ mount -t tmpfs rw /rw
 mkdir /rw/upper /rw/work
 mount -t overlay -o lowerdir=/host,upperdir=/rw/upper,workdir=/rw/work root /new || poweroff -f
 for folder in proc sys dev; do mount -o bind /$folder /new/$folder; done
-mkdir -p /new/dev/shm /new/dev/pts
-for folder in dev/shm tmp run; do mount -t tmpfs tmp /new/$folder; done
+mkdir -p /new/dev/shm /new/dev/pts /new/run
+mount -t tmpfs shm /new/dev/shm
 mount -t devpts pts /new/dev/pts
 mount -t tracefs trace /sys/kernel/tracing
 mount -o bind /sys/kernel/tracing /new/sys/kernel/tracing

@@ -70,7 +70,9 @@ class Rig:
             self.close()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -102,7 +104,9 @@ class Rig:
         image = Initramfs(debian_kernel(GENERIC)).add_modules(MODULES).init(INIT.read_text())
         environment = {"PATH": os.environ["PATH"], "HOME": str(Path.home()), "TERM": "dumb", "AIOEMU_RIG": "1"}
         exports = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-        image.add_file("rig/go", "\n".join([*exports, f"cd {shlex.quote(str(Path.cwd()))}", shlex.join(self.command), ""]))
+        image.add_file(
+            "rig/go", "\n".join([*exports, f"cd {shlex.quote(str(Path.cwd()))}", shlex.join(self.command), ""])
+        )
         return image.write(path)
 
     def _start(self, initrd: Path) -> bool:
