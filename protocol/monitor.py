@@ -8,6 +8,7 @@ when its client leaves runs to its end.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aioemu.chardev import Chardev, Event
@@ -74,8 +75,16 @@ class QmpMonitor:
             self._pump()
 
     def can_receive(self) -> int:
-        """Nothing while enough waits in either direction."""
-        self._deaf = self._session is None or self._session.full or len(self._output) > BUSY_BYTES
+        """Nothing while enough waits in either direction.
+
+        Without out-of-band commands one request that waits is enough: what is not read stays with the client's kernel,
+        and so does its end, so that everything a client says before it leaves is done and answered.
+        """
+        session = self._session
+        if session is None or len(self._output) > BUSY_BYTES:
+            self._deaf = True
+        else:
+            self._deaf = session.full if session.oob else self._busy or session.queued > 0
         return 0 if self._deaf else READ_BYTES
 
     def event(self, event: Event) -> None:
@@ -142,21 +151,21 @@ class QmpMonitor:
     def _start(self, session: Session, call: Call) -> None:
         """Answer a call at once, or begin it."""
         try:
-            result = call.command.call(self.hub.machine, self, call.arguments)
-            reply = b"" if call.command.is_async else session.answer(call, result)
+            work = call.command.bind(self.hub.machine, self, call.arguments)
+            reply = b"" if call.command.is_async else session.answer(call, work())
         except Exception as exc:
             self._output += session.refusal(call, self.hub.explain(exc, call.command.name))
             return
         if call.command.is_async:
             self._busy = self._busy or not call.oob
-            self.hub.spawn(self._finish(session, call, result))
+            self.hub.spawn(self._finish(session, call, work))
         else:
             self._output += reply
 
-    async def _finish(self, session: Session, call: Call, work: Any) -> None:
+    async def _finish(self, session: Session, call: Call, work: Callable[[], Any]) -> None:
         """Wait for a command's end, answer it if its client is still there, go on with the queue."""
         try:
-            reply = session.answer(call, await work)
+            reply = session.answer(call, await work())
         except Exception as exc:
             reply = session.refusal(call, self.hub.explain(exc, call.command.name))
         finally:

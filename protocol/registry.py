@@ -14,7 +14,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from aioemu.errors import MonitorError
@@ -53,17 +53,21 @@ class Command:
     def doc(self) -> str:
         return inspect.getdoc(self.handler) or ""
 
-    def call(self, machine: Any, monitor: Any, arguments: dict[str, Any]) -> Any:
-        """Check (arguments) and call the handler: the answer, or a coroutine where `is_async`."""
+    def bind(self, machine: Any, monitor: Any, arguments: dict[str, Any]) -> Callable[[], Any]:
+        """Check (arguments); what is answered calls the handler."""
         takes_args, takes_monitor = self._takes
         if takes_args:
             loaded = self.arguments.load(arguments, "", "")
             if takes_monitor:
-                return self.handler(machine, loaded, monitor)
-            return self.handler(machine, loaded)
+                return partial(self.handler, machine, loaded, monitor)
+            return partial(self.handler, machine, loaded)
         if arguments:
             raise MonitorError(f"Parameter '{next(iter(arguments))}' is unexpected")
-        return self.handler(machine, monitor) if takes_monitor else self.handler(machine)
+        return partial(self.handler, machine, monitor) if takes_monitor else partial(self.handler, machine)
+
+    def call(self, machine: Any, monitor: Any, arguments: dict[str, Any]) -> Any:
+        """Check (arguments) and call the handler: the answer, or a coroutine where `is_async`."""
+        return self.bind(machine, monitor, arguments)()
 
 
 def command(name: str, *, oob: bool = False, needs: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Command]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 PROMPT = "(qemu) "
 READ_BYTES = 4096
-LINES_LIMIT = 64  # finished lines that wait behind a running command before no more is read
 OUTPUT_LIMIT = 1 << 20  # of unread output: no further command runs
 
 
@@ -56,8 +55,9 @@ class HmpMonitor:
         self._pump()
 
     def can_receive(self) -> int:
-        """Nothing while enough waits."""
-        self._deaf = self._interpreter is None or len(self._lines) > LINES_LIMIT or len(self._output) > OUTPUT_LIMIT
+        """Nothing while a command runs or its output is not read: the end of input comes after what was before it."""
+        waiting = self._busy or self._lines or len(self._output) > OUTPUT_LIMIT
+        self._deaf = self._interpreter is None or bool(waiting)
         return 0 if self._deaf else READ_BYTES
 
     def event(self, event: Event) -> None:

@@ -212,3 +212,20 @@ async def test_quit_answers_before_the_end(rig: Rig) -> None:
     assert (await client.message())["event"] == "SHUTDOWN"
     assert await client.message() == {"return": {}}
     assert await client.at_end()
+
+
+@pytest.mark.parametrize("mode", ["control", "readline"])
+async def test_what_was_said_before_the_end_is_done(rig: Rig, mode: str) -> None:
+    """A client that sends its commands and closes its sending side, as a pipe does, still gets every answer."""
+    client = await rig.client(await rig.serve("pipe", mode))
+    rig.machine.gate = asyncio.Event()
+    if mode == "control":
+        await client.send(b'{"execute":"qmp_capabilities"}{"execute":"stop"}' + b'{"execute":"query-status"}' * 200)
+    else:
+        await client.send(b"stop\n" + b"info status\n" * 200)
+    client.writer.write_eof()
+    await asyncio.sleep(0)
+    rig.machine.gate.set()
+    text = await asyncio.wait_for(client.reader.read(), TIMEOUT_S)
+
+    assert text.count(b'"status": "prelaunch"' if mode == "control" else b"VM status: paused (prelaunch)") == 200
