@@ -282,6 +282,12 @@ class IrqSource:
             self.level = level
             lib.core_irq_set(self._machine, self.gsi, level)
 
+    def wire(self, chip: Any) -> None:
+        """Let a native chip drive the line from any thread, in this source's place."""
+        rc = lib.core_chip_wire(chip, self._machine, self.gsi)
+        if rc < 0:
+            raise HostError(f"interrupt {self.gsi}", -rc)
+
 
 class MessageSignals:
     """Sends message signalled interrupts into the machine's interrupt controllers."""

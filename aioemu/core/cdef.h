@@ -213,6 +213,7 @@ core_chip *core_msix_new(int vectors, uint32_t pba_offset);
 void core_msix_control(core_chip *msix, int enabled, int masked);
 int core_msix_notify(core_chip *msix, uint32_t vector);
 int core_msix_enabled(core_chip *msix);
+int core_msix_has(core_chip *msix, uint32_t vector);
 
 /* ---- tcg: the software processor, and the PC's interrupt controllers and timers that come with it ---- */
 enum core_tcg_flag { CORE_TCG_PIT = 1 }; /* with the 8254 and port 61H */
@@ -237,3 +238,43 @@ int64_t core_intc_poll(core_intc *intc);
 uint32_t core_intc_signals(core_intc *intc, uint32_t cpu);
 int core_intc_set_deadline(core_intc *intc, uint32_t cpu, uint64_t deadline);
 int core_intc_set_base(core_intc *intc, uint32_t cpu, uint64_t base);
+
+/* ---- virtio: a device's transport state, its faces on a bus, and its queues ---- */
+enum core_virtio_kind { CORE_VIRTIO_MMIO, CORE_VIRTIO_PCI };
+enum core_virtio_handover { CORE_VIRTIO_STATUS, CORE_VIRTIO_CONFIG }; /* `reg` of what a face hands over: writes */
+core_chip *core_virtio_new(uint32_t device_id, uint64_t features, const uint16_t *sizes, uint32_t queues,
+                           uint32_t config_size);
+core_chip *core_virtio_face_new(core_chip *virtio, int kind);
+void core_virtio_wire_pci(core_chip *virtio, core_chip *msix, core_chip *function);
+void core_virtio_intx_off(core_chip *virtio, int off);
+uint32_t core_virtio_set_status(core_chip *virtio, uint32_t value);
+uint32_t core_virtio_status(core_chip *virtio);
+uint64_t core_virtio_features(core_chip *virtio);
+const char *core_virtio_error(core_chip *virtio);
+void core_virtio_break(core_chip *virtio);
+int core_virtio_next_kick(core_chip *virtio);
+int core_virtio_kick_fd(core_chip *virtio, uint32_t queue, int fd);
+int core_virtio_set_config(core_chip *virtio, uint32_t offset, const uint8_t *data, uint32_t size, int tell);
+int core_virtio_get_config(core_chip *virtio, uint32_t offset, uint8_t *data, uint32_t size);
+int core_virtio_check(core_chip *virtio, const uint8_t *state, int size);
+/* vring.c: chains are named by slot and epoch, so one that is completed late is recognised. Any thread. */
+typedef struct {
+    uint64_t gpa;
+    uint32_t size;
+    uint32_t writable;
+} core_vseg;
+typedef struct {
+    uint64_t readable, writable; /* bytes */
+    uint32_t slot, epoch, segments, id, descriptors;
+} core_vchain_info;
+int core_vq_pop(core_chip *virtio, uint32_t queue, core_vchain_info *info);
+int core_vq_segments(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, core_vseg *segments, int max);
+int64_t core_vq_read(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, uint64_t offset, uint8_t *data,
+                     uint64_t size);
+int64_t core_vq_write(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, uint64_t offset,
+                      const uint8_t *data, uint64_t size);
+int core_vq_push(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, uint64_t written);
+int core_vq_flush(core_chip *virtio, uint32_t queue);
+int core_vq_in_flight(core_chip *virtio, uint32_t queue, core_vchain_info *infos, int max);
+int core_vq_restore(core_chip *virtio, uint32_t queue, uint32_t id, uint32_t descriptors, const core_vseg *segments,
+                    uint32_t count);

@@ -208,6 +208,11 @@ int core_msix_notify(core_chip *msix, uint32_t vector) {
     return rc;
 }
 
+/* Whether the table has this vector. */
+int core_msix_has(core_chip *msix, uint32_t vector) {
+    return vector < ((struct msix *)msix)->vectors;
+}
+
 int core_msix_enabled(core_chip *msix) {
     struct msix *x = (struct msix *)msix;
     pthread_mutex_lock(&x->lock);
