@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
-
-import msgspec
 
 from aioemu.errors import MonitorError
 from aioemu.protocol.machine import Machine, QomObject
 from aioemu.protocol.qom import resolve, root_of, set_property
+from aioemu.protocol.qom_types import QomType, all_types, is_kind_of
 from aioemu.protocol.registry import command
 from aioemu.protocol.schema import Record
 
@@ -65,22 +63,6 @@ class ObjectTypeInfo(Record):
     parent: str | None = None
 
 
-class QomType(msgspec.Struct):
-    """What a machine says of a type (attribute `qom_types`: a sequence of these)."""
-
-    name: str
-    parent: str | None
-    abstract: bool
-    is_device: bool
-    properties: Sequence[ObjectPropertyInfo]
-
-
-class TypesMachine(Machine):
-    """A machine that knows which types there are."""
-
-    qom_types: Sequence[QomType]
-
-
 @command("qom-list")
 def qom_list(machine: Machine, args: QomPath) -> list[ObjectPropertyInfo]:
     """List an object's properties and children."""
@@ -107,35 +89,42 @@ def qom_set(machine: Machine, args: QomSet) -> None:
     set_property(resolve(root_of(machine), args.path)[1], args.property, args.value)
 
 
-@command("qom-list-types", needs=("qom_types",))
-def qom_list_types(machine: TypesMachine, args: QomListTypes) -> list[ObjectTypeInfo]:
+@command("qom-list-types")
+def qom_list_types(machine: Machine, args: QomListTypes) -> list[ObjectTypeInfo]:
     """List the types."""
-    by_name = {each.name: each for each in machine.qom_types}
+    types = all_types()
     return [
         ObjectTypeInfo(name=each.name, abstract=each.abstract or None, parent=each.parent)
-        for each in machine.qom_types
-        if (args.abstract or not each.abstract) and _is_a(by_name, each.name, args.implements)
+        for each in types.values()
+        if (args.abstract or not each.abstract) and is_kind_of(types, each.name, args.implements or "object")
     ]
 
 
-@command("qom-list-properties", needs=("qom_types",))
-def qom_list_properties(machine: TypesMachine, args: TypeName) -> list[ObjectPropertyInfo]:
+@command("qom-list-properties")
+def qom_list_properties(machine: Machine, args: TypeName) -> list[ObjectPropertyInfo]:
     """List the properties of a type."""
-    for each in machine.qom_types:
-        if each.name == args.typename:
-            return list(each.properties)
-    raise MonitorError(f"Class '{args.typename}' not found", "DeviceNotFound")
+    found = all_types().get(args.typename)
+    if found is None:
+        raise MonitorError(f"Class '{args.typename}' not found", "DeviceNotFound")
+    return [ObjectPropertyInfo(name="type", type="string"), *_declared(found)]
 
 
-@command("device-list-properties", needs=("qom_types",))
-def device_list_properties(machine: TypesMachine, args: TypeName) -> list[ObjectPropertyInfo]:
-    """List the properties of a device model."""
-    for each in machine.qom_types:
-        if each.name == args.typename:
-            if not each.is_device or each.abstract:
-                raise MonitorError("Parameter 'typename' expects a non-abstract device type")
-            return list(each.properties)
-    raise MonitorError(f"Device '{args.typename}' not found", "DeviceNotFound")
+@command("device-list-properties")
+def device_list_properties(machine: Machine, args: TypeName) -> list[ObjectPropertyInfo]:
+    """List what -device reads for a device model."""
+    found = all_types().get(args.typename)
+    if found is None:
+        raise MonitorError(f"Device '{args.typename}' not found", "DeviceNotFound")
+    if not found.is_device:
+        raise MonitorError("Parameter 'typename' expects a non-abstract device type")
+    return _declared(found)
+
+
+def _declared(kind: QomType) -> list[ObjectPropertyInfo]:
+    return [
+        ObjectPropertyInfo(name=each.name, type=each.type, description=each.description, default_value=each.default)
+        for each in kind.properties
+    ]
 
 
 def _list(node: QomObject) -> list[ObjectPropertyInfo]:
@@ -146,16 +135,6 @@ def _list(node: QomObject) -> list[ObjectPropertyInfo]:
         )
     listed += [ObjectPropertyInfo(name=name, type=f"child<{each.type}>") for name, each in node.children().items()]
     return listed
-
-
-def _is_a(by_name: dict[str, QomType], name: str | None, wanted: str | None) -> bool:
-    if wanted is None:
-        return True
-    while name is not None:
-        if name == wanted:
-            return True
-        name = by_name[name].parent if name in by_name else None
-    return False
 
 
 COMMANDS = (qom_list, qom_get, qom_set, qom_list_types, qom_list_properties, device_list_properties)

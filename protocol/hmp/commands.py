@@ -111,7 +111,7 @@ async def _qom_get(interpreter: Interpreter, values: Values) -> str:
 async def _qom_set(interpreter: Interpreter, values: Values) -> str:
     try:
         value = msgspec.json.decode(values["value"])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         value = {"on": True, "off": False}.get(values["value"], values["value"])
     await interpreter.qmp("qom-set", {**values, "value": value})
     return ""

@@ -200,6 +200,9 @@ REQUESTS = [
     '{"execute":"qom-set","arguments":{"path":"/machine","property":"type","value":1}}',
     '{"execute":"qom-set","arguments":{"path":"/machine","property":"nope","value":1}}',
     '{"execute":"qom-set","arguments":{"path":"/machine","property":"nope"}}',
+    '{"execute":"device-list-properties","arguments":{"typename":"nope"}}',
+    '{"execute":"device-list-properties","arguments":{"typename":"pci-device"}}',
+    '{"execute":"qom-list-properties","arguments":{"typename":"nope"}}',
     '{"execute":"pmemsave","arguments":{"val":0,"size":16,"filename":"/nodir/x"}}',
     *[
         json.dumps({"execute": "human-monitor-command", "arguments": {"command-line": line}})
