@@ -127,17 +127,16 @@ class Session:
         name, oob = self._check_form(value)
         arguments = value.get("arguments", {})
         command = self.registry.commands.get(name)
-        if not self.negotiated:
-            if name != HANDSHAKE or oob:
-                text = f"Expecting capabilities negotiation with '{HANDSHAKE}'"
-                raise MonitorError(text, "CommandNotFound")
-        elif name == HANDSHAKE:
-            text = "Capabilities negotiation is already complete, command ignored"
+        if not self.negotiated and (name != HANDSHAKE or oob):
+            text = f"Expecting capabilities negotiation with '{HANDSHAKE}'"
             raise MonitorError(text, "CommandNotFound")
         if command is None:
             raise MonitorError(f"The command {name} has not been found", "CommandNotFound")
         if oob and not command.oob:
             raise MonitorError(f"The command {name} does not support OOB")
+        if name == HANDSHAKE and self.negotiated:
+            text = "Capabilities negotiation is already complete, command ignored"
+            raise MonitorError(text, "CommandNotFound")
         return Call(command, arguments, request_id, oob)
 
     def _check_form(self, value: Any) -> tuple[str, bool]:

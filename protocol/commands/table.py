@@ -14,6 +14,7 @@ from aioemu.protocol.commands import (
     processors,
     qom,
     text,
+    yank,
 )
 from aioemu.protocol.registry import Command
 
@@ -29,4 +30,5 @@ COMMANDS: tuple[Command, ...] = (
     *objects.COMMANDS,
     *qom.COMMANDS,
     *text.COMMANDS,
+    *yank.COMMANDS,
 )

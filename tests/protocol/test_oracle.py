@@ -203,6 +203,13 @@ REQUESTS = [
     '{"execute":"device-list-properties","arguments":{"typename":"nope"}}',
     '{"execute":"device-list-properties","arguments":{"typename":"pci-device"}}',
     '{"execute":"qom-list-properties","arguments":{"typename":"nope"}}',
+    '{"execute":"yank","arguments":{"instances":[{"type":"chardev","id":"x"}]}}',
+    '{"execute":"yank","arguments":{"instances":[{"type":"chardev"}]}}',
+    '{"execute":"yank","arguments":{"instances":[{"type":"x"}]}}',
+    '{"execute":"yank","arguments":{"instances":[{"type":"migration","id":"x"}]}}',
+    '{"execute":"yank","arguments":{"instances":[1]}}',
+    '{"execute":"yank","arguments":{"instances":{}}}',
+    '{"execute":"yank","arguments":{"instances":[]}}',
     '{"execute":"pmemsave","arguments":{"val":0,"size":16,"filename":"/nodir/x"}}',
     *[
         json.dumps({"execute": "human-monitor-command", "arguments": {"command-line": line}})

@@ -122,6 +122,35 @@ async def test_oob_is_for_commands_that_allow_it(rig: Rig) -> None:
     assert error(reply) == ("GenericError", "QMP input member 'execute' clashes with 'exec-oob'")
 
 
+async def test_oob_overtakes_the_queue(rig: Rig) -> None:
+    """An out-of-band command is answered while others wait, by id, up to the limit of the queue."""
+    rig.machine.gate = asyncio.Event()
+    client = await rig.negotiated("oob")
+
+    await client.send(b'{"execute":"stop","id":"slow"}' + b'{"execute":"query-status","id":"queued"}' * 3)
+    reply = await client.ask(b'{"exec-oob":"query-yank","id":"fast"}')
+    assert reply == {"return": [], "id": "fast"}
+    rig.machine.gate.set()
+    assert [each["id"] for each in await client.messages(4)] == ["slow", "queued", "queued", "queued"]
+
+
+async def test_queue_is_bounded_even_with_oob(rig: Rig) -> None:
+    """Beyond eight waiting requests nothing is read, not even out of band, until there is room."""
+    rig.machine.gate = asyncio.Event()
+    client, other = await rig.negotiated("oob"), await rig.negotiated()
+    await client.send(b'{"execute":"stop","id":0}' + b'{"execute":"query-status","id":1}' * 8)
+    for _ in range(10):
+        assert "return" in await other.command("query-status")
+    await client.send(b'{"exec-oob":"query-yank","id":2}')
+    for _ in range(10):
+        assert "return" in await other.command("query-status")
+    rig.machine.gate.set()
+
+    ids = [each["id"] for each in await client.messages(10)]
+    assert ids[0] == 0
+    assert sorted(ids) == [0, *[1] * 8, 2]
+
+
 async def test_status_has_no_member_but_two(rig: Rig) -> None:
     """Clients decode query-status strictly."""
     client = await rig.negotiated()
