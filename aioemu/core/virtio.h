@@ -106,6 +106,12 @@ void vq_written(const struct core_vq *q, uint64_t gpa, uint32_t size);
 void vq_describe(const struct core_vq *q, uint16_t slot, core_vchain_info *info);
 /* The next free slot becomes a chain that is out and comes again; there is a free one. */
 int vq_put_back(struct core_vq *q, uint16_t id, uint16_t descriptors, const core_vseg *segments, uint32_t count);
+/* vring_data.c */
+bool vq_is_ram(core_machine *m, uint64_t gpa, uint64_t size, bool writable);
+uint8_t *vq_ring_ptr(core_machine *m, uint64_t gpa, uint64_t size,
+                     bool writable); /* all of it in one memory, or NULL */
+struct core_vq *vq_of(core_chip *virtio, uint32_t queue);
+struct core_vchain *vq_chain(struct core_vq *q, uint32_t slot, uint32_t epoch); /* if it is still out */
 /* vring_split.c, vring_packed.c: 1 a chain, 0 none, -EPROTO */
 int vq_split_pop(struct core_vq *q, struct core_vchain *chain);
 void vq_split_push(struct core_vq *q, uint16_t id, uint32_t written);

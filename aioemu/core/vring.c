@@ -6,37 +6,6 @@
 
 #include "virtio.h"
 
-/* The host's bytes at (gpa), and how many follow (*run); NULL where no memory is, or none that a device may write. */
-static uint8_t *ram_run(core_machine *m, uint64_t gpa, uint64_t *run, bool writable) {
-    for (uint32_t i = 0; m && i < CORE_MAX_RAM; i++) {
-        const struct core_ram *ram = &m->ram[i];
-        if (ram->used && gpa >= ram->gpa && gpa - ram->gpa < ram->size) {
-            *run = ram->size - (gpa - ram->gpa);
-            return writable && (ram->flags & CORE_RAM_READONLY) ? NULL : ram->host + (gpa - ram->gpa);
-        }
-    }
-    return NULL;
-}
-
-static bool is_ram(core_machine *m, uint64_t gpa, uint64_t size, bool writable) {
-    if (gpa + size < gpa) {
-        return false;
-    }
-    for (uint64_t run = 0; size; gpa += run, size -= run) {
-        if (!ram_run(m, gpa, &run, writable)) {
-            return false;
-        }
-        run = run < size ? run : size;
-    }
-    return true;
-}
-
-static uint8_t *ring_ptr(core_machine *m, uint64_t gpa, uint64_t size, bool writable) {
-    uint64_t run = 0;
-    uint8_t *ptr = ram_run(m, gpa, &run, writable);
-    return ptr && run >= size ? ptr : NULL;
-}
-
 int vq_fail(struct core_vq *q, const char *why) {
     virtio_break(q->virtio, why);
     return -EPROTO;
@@ -52,9 +21,9 @@ int vq_map(struct core_vq *q) {
     bool packed = virtio_has(q->virtio, VIRTIO_F_PACKED), events = virtio_has(q->virtio, VIRTIO_F_EVENT_IDX);
     uint64_t driver = packed ? 4 : 4 + 2ull * q->size + 2 * events;
     uint64_t device = packed ? 4 : 4 + 8ull * q->size + 2 * events;
-    q->desc_ptr = ring_ptr(m, q->desc, 16ull * q->size, packed);
-    q->driver_ptr = ring_ptr(m, q->driver, driver, false);
-    q->device_ptr = ring_ptr(m, q->device, device, true);
+    q->desc_ptr = vq_ring_ptr(m, q->desc, 16ull * q->size, packed);
+    q->driver_ptr = vq_ring_ptr(m, q->driver, driver, false);
+    q->device_ptr = vq_ring_ptr(m, q->device, device, true);
     return q->desc_ptr && q->driver_ptr && q->device_ptr ? 0 : vq_fail(q, "a ring is not in memory");
 }
 
@@ -136,87 +105,7 @@ void vq_free(struct core_vq *q) {
     pthread_mutex_destroy(&q->lock);
 }
 
-/* ---- building a chain ------------------------------------------------------------------------------------------------ */
-
-int vq_add(struct core_vq *q, struct core_vchain *chain, uint64_t gpa, uint32_t size, bool writable) {
-    if (size == 0) {
-        return 0; /* nothing to read or write there */
-    }
-    if (!writable && chain->writable) {
-        return vq_fail(q, "a readable descriptor follows a writable one");
-    }
-    if (chain->readable + chain->writable + size > UINT32_MAX) {
-        return vq_fail(q, "a chain is longer than 4 GiB");
-    }
-    if (!is_ram(q->virtio->chip.machine, gpa, size, writable)) {
-        return vq_fail(q, "a buffer is not in memory");
-    }
-    if (chain->count == chain->room) {
-        uint32_t room = chain->room ? 2 * chain->room : 4;
-        core_vseg *more = room > VIRTIO_MAX_SEGMENTS ? NULL : realloc(chain->segments, room * sizeof *more);
-        if (!more) {
-            return vq_fail(q, "a chain has too many descriptors");
-        }
-        chain->segments = more;
-        chain->room = room;
-    }
-    chain->segments[chain->count++] = (core_vseg){.gpa = gpa, .size = size, .writable = writable};
-    *(writable ? &chain->writable : &chain->readable) += size;
-    return 0;
-}
-
-enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
-
-struct table_entry {
-    uint64_t gpa;
-    uint32_t size;
-    uint16_t flags, next; /* split; a packed table has the id first, and its flags where `next` is */
-};
-
-/* An indirect table: (linked) by next as in a split ring, or in order as in a packed one (2.7.5.3, 2.8.7). */
-int vq_indirect(struct core_vq *q, struct core_vchain *chain, uint64_t table, uint32_t size, bool linked) {
-    if (size == 0 || size % sizeof(struct table_entry) || !virtio_has(q->virtio, VIRTIO_F_INDIRECT)) {
-        return vq_fail(q, "an indirect table of a size that cannot be");
-    }
-    const uint8_t *entries = ring_ptr(q->virtio->chip.machine, table, size, false);
-    uint32_t count = size / (uint32_t)sizeof(struct table_entry);
-    if (!entries || table + size < table || count > VIRTIO_MAX_SEGMENTS) {
-        return vq_fail(q, "an indirect table is not in memory or too long");
-    }
-    uint32_t at = 0;
-    for (uint32_t n = 0; n < count; n++) {
-        struct table_entry e;
-        virtio_take(&e, entries + at * sizeof e, sizeof e);
-        uint16_t flags = linked ? e.flags : e.next;
-        if (flags & DESC_INDIRECT) {
-            return vq_fail(q, "an indirect table within an indirect table");
-        }
-        int rc = vq_add(q, chain, e.gpa, e.size, flags & DESC_WRITE);
-        if (rc < 0 || (linked && !(flags & DESC_NEXT))) {
-            return rc;
-        }
-        at = linked ? e.next : at + 1;
-        if (linked && at >= count) {
-            return vq_fail(q, "a descriptor's next is outside its table");
-        }
-    }
-    return linked ? vq_fail(q, "a chain is a loop") : 0;
-}
-
 /* ---- what devices call ----------------------------------------------------------------------------------------------- */
-
-static struct core_vq *queue_of(core_chip *virtio, uint32_t queue) {
-    struct core_virtio *v = (struct core_virtio *)virtio;
-    return queue < v->queue_count ? &v->queues[queue] : NULL;
-}
-
-/* The chain in (slot), if it is still out. */
-static struct core_vchain *chain_of(struct core_vq *q, uint32_t slot, uint32_t epoch) {
-    if (!atomic_load(&q->ready) || epoch != q->epoch || slot >= q->size || !q->chains[slot].busy) {
-        return NULL;
-    }
-    return &q->chains[slot];
-}
 
 void vq_describe(const struct core_vq *q, uint16_t slot, core_vchain_info *info) {
     const struct core_vchain *chain = &q->chains[slot];
@@ -286,7 +175,7 @@ static int pop(struct core_vq *q, core_vchain_info *info) {
 
 /* The next chain: 1 and *info; 0 none, and the driver will ring when there is one; -EPROTO the ring is broken. */
 int core_vq_pop(core_chip *virtio, uint32_t queue, core_vchain_info *info) {
-    struct core_vq *q = queue_of(virtio, queue);
+    struct core_vq *q = vq_of(virtio, queue);
     if (!q) {
         return -EINVAL;
     }
@@ -297,12 +186,12 @@ int core_vq_pop(core_chip *virtio, uint32_t queue, core_vchain_info *info) {
 }
 
 int core_vq_segments(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, core_vseg *segments, int max) {
-    struct core_vq *q = queue_of(virtio, queue);
+    struct core_vq *q = vq_of(virtio, queue);
     if (!q || max < 0) {
         return -EINVAL;
     }
     pthread_mutex_lock(&q->lock);
-    const struct core_vchain *chain = chain_of(q, slot, epoch);
+    const struct core_vchain *chain = vq_chain(q, slot, epoch);
     int count = -ESTALE;
     if (chain) {
         count = (int)chain->count < max ? (int)chain->count : max;
@@ -314,68 +203,14 @@ int core_vq_segments(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t 
     return count;
 }
 
-/* Copy (size) bytes at (offset) of the chain's readable or writable part; how many there were. */
-static int64_t copy(struct core_vq *q, const struct core_vchain *chain, bool write, uint64_t offset, uint8_t *data,
-                    uint64_t size) {
-    uint64_t done = 0;
-    for (uint32_t i = 0; i < chain->count && done < size; i++) {
-        const core_vseg *s = &chain->segments[i];
-        if (s->writable != write) {
-            continue;
-        }
-        if (offset >= s->size) {
-            offset -= s->size;
-            continue;
-        }
-        uint64_t part = s->size - offset, gpa = s->gpa + offset;
-        part = part < size - done ? part : size - done;
-        offset = 0;
-        for (uint64_t run = 0; part; part -= run, gpa += run, done += run) {
-            uint8_t *host = ram_run(q->virtio->chip.machine, gpa, &run, write);
-            if (!host) {
-                return (int64_t)done; /* memory was taken away meanwhile */
-            }
-            run = run < part ? run : part;
-            memcpy(write ? host : data + done, write ? data + done : host, run);
-            if (write) {
-                core_ram_written(q->virtio->chip.machine, gpa, run);
-            }
-        }
-    }
-    return (int64_t)done;
-}
-
-static int64_t copy_locked(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, bool write,
-                           uint64_t offset, uint8_t *data, uint64_t size) {
-    struct core_vq *q = queue_of(virtio, queue);
-    if (!q) {
-        return -EINVAL;
-    }
-    pthread_mutex_lock(&q->lock);
-    const struct core_vchain *chain = chain_of(q, slot, epoch);
-    int64_t done = chain ? copy(q, chain, write, offset, data, size) : -ESTALE;
-    pthread_mutex_unlock(&q->lock);
-    return done;
-}
-
-int64_t core_vq_read(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, uint64_t offset, uint8_t *data,
-                     uint64_t size) {
-    return copy_locked(virtio, queue, slot, epoch, false, offset, data, size);
-}
-
-int64_t core_vq_write(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, uint64_t offset,
-                      const uint8_t *data, uint64_t size) {
-    return copy_locked(virtio, queue, slot, epoch, true, offset, (uint8_t *)data, size);
-}
-
 /* Give a chain back; the driver sees it after core_vq_flush. -ESTALE: the queue was reset meanwhile. */
 int core_vq_push(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, uint64_t written) {
-    struct core_vq *q = queue_of(virtio, queue);
+    struct core_vq *q = vq_of(virtio, queue);
     if (!q) {
         return -EINVAL;
     }
     pthread_mutex_lock(&q->lock);
-    struct core_vchain *chain = chain_of(q, slot, epoch);
+    struct core_vchain *chain = vq_chain(q, slot, epoch);
     int rc = !chain ? -ESTALE : virtio_runs(q->virtio) ? vq_map(q) : -EPROTO;
     if (rc == 0) {
         uint32_t size = (uint32_t)(written < chain->writable ? written : chain->writable);
@@ -393,7 +228,7 @@ int core_vq_push(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoc
 
 /* Show the driver what was given back since the last time, and interrupt it if it wants that. */
 int core_vq_flush(core_chip *virtio, uint32_t queue) {
-    struct core_vq *q = queue_of(virtio, queue);
+    struct core_vq *q = vq_of(virtio, queue);
     if (!q) {
         return -EINVAL;
     }

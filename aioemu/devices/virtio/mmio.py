@@ -33,16 +33,12 @@ def make_face(device: VirtioDevice, kind: int) -> Any:
     return ffi.gc(face, free)
 
 
-def answer(
-    device: VirtioDevice, config_at: int, reg: int, offset: int, size: int, is_write: bool, value: int
-) -> Answer:
-    """What a face hands over."""
-    if not is_write:
-        return ALL_ONES
+def answer(device: VirtioDevice, reg: int, config_offset: int, size: int, value: int) -> Answer:
+    """Do what a face hands over: only writes are."""
     if reg == lib.CORE_VIRTIO_STATUS:
         device.handle_status(value)
     else:
-        device.handle_config(offset - config_at, size, value)
+        device.handle_config(config_offset, size, value)
     return 0
 
 
