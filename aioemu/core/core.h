@@ -79,7 +79,7 @@ struct core_thread {
     struct core_machine *machine;
     uint32_t index;
     pthread_t handle;
-    bool started;
+    bool started, arrived; /* arrived: at the gate, for the first time; under the gate's lock */
     _Atomic int tid;
     _Atomic bool attention; /* look at the machine's target before entering the guest again */
     _Atomic(struct core_table *) hazard;

@@ -163,6 +163,10 @@ static bool wait_at_gate(struct core_thread *t) {
     core_machine *m = t->machine;
     pthread_mutex_lock(&m->gate);
     leave_locked(m);
+    if (!t->arrived) {
+        t->arrived = true;
+        pthread_cond_broadcast(&m->open);
+    }
     while (atomic_load(&m->target) == CORE_PAUSED ||
            (atomic_load(&t->stopped) && atomic_load(&m->target) != CORE_QUIT)) {
         pthread_cond_wait(&m->open, &m->gate);
@@ -188,18 +192,14 @@ static void *thread_main(void *argument) {
     const struct core_accel *accel = m->accel;
     struct core_vcpu *v = m->vcpus[accel->one_thread ? 0 : t->index];
     atomic_store(&t->tid, (int)syscall(SYS_gettid));
-    pthread_mutex_lock(&m->gate);
-    pthread_cond_broadcast(&m->open);
-    pthread_mutex_unlock(&m->gate);
-    for (;;) {
+    bool alive = wait_at_gate(t);
+    while (alive) {
         if (atomic_exchange(&t->attention, false)) {
             if (atomic_load(&m->target) != CORE_RUNNING || atomic_load(&t->stopped)) {
                 if (accel->settle) {
                     accel->settle(v);
                 }
-                if (!wait_at_gate(t)) {
-                    break;
-                }
+                alive = wait_at_gate(t);
                 continue;
             }
         }
@@ -224,7 +224,6 @@ static int spawn(struct core_thread *t) {
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, CORE_THREAD_STACK);
-    atomic_store(&t->attention, true);
     int rc = pthread_create(&t->handle, &attr, thread_main, t);
     pthread_attr_destroy(&attr);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -234,7 +233,7 @@ static int spawn(struct core_thread *t) {
     return -rc;
 }
 
-/* Make the threads of vCPUs that have none yet; they wait at the gate until core_machine_resume. */
+/* Make the threads of vCPUs that have none yet; on return they stand at the gate and wait for core_machine_resume. */
 int core_machine_start(core_machine *m) {
     for (uint32_t i = 0; i < m->thread_count; i++) {
         struct core_thread *t = m->threads[i];
@@ -251,7 +250,7 @@ int core_machine_start(core_machine *m) {
             pthread_mutex_unlock(&m->gate);
             return rc;
         }
-        while (!atomic_load(&t->tid)) {
+        while (!t->arrived) {
             pthread_cond_wait(&m->open, &m->gate);
         }
         pthread_mutex_unlock(&m->gate);

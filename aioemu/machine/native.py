@@ -6,7 +6,7 @@ Not here: what the machine consists of. `close` joins the threads and frees the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -123,6 +123,16 @@ class Native:
         """Guest-virtual to guest-physical, as that vCPU sees it now; None where nothing is mapped."""
         physical = ffi.new("uint64_t *")
         return int(physical[0]) if lib.core_vcpu_translate(self.ptr, vcpu, address, physical) == 0 else None
+
+    def debug(self, vcpu: int, *, single_step: bool = False, breakpoints: Sequence[int] = ()) -> None:
+        """Stop that vCPU after each instruction, or before the one at a breakpoint (at most four), with StopKind.DEBUG.
+
+        While it stands still; without arguments it runs freely again.
+        """
+        addresses = ffi.new("uint64_t[]", list(breakpoints) or [0])
+        rc = lib.core_vcpu_debug(self.ptr, vcpu, single_step, addresses, len(breakpoints))
+        if rc < 0:
+            raise HostError(f"debug vCPU {vcpu}", -rc)
 
     def exits(self) -> dict[str, int]:
         """User-space exits of all vCPUs so far, by kind."""

@@ -185,3 +185,20 @@ async def test_polled_output_costs_one_exit_a_byte(make_vm: VmFactory) -> None:
 
         assert numbers == [f"{n:08d}" for n in range(200)]
         assert vm.exits()["pio-write"] < vm.exits()["pio-read"] / 4
+
+
+async def test_single_step_and_breakpoint(make_vm: VmFactory) -> None:
+    """Under debugging a vCPU stops where it was told, in state debug, and runs on freely afterwards."""
+    async with make_vm("hello", paused=True) as vm:
+        native = vm.machine.native
+        start = vm.registers()["rip"]
+        native.debug(0, single_step=True)
+        await vm.resume()
+        await vm.events.wait("STOP", LIMIT_S)
+        stepped = vm.registers()["rip"]
+        assert vm.state.value == "debug"
+        assert 0 < stepped - start <= 15
+
+        native.debug(0)
+        await vm.resume()
+        assert (await asyncio.wait_for(vm.wait(), LIMIT_S)).code == 1
