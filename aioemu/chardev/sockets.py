@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from aioemu.chardev.base import Chardev, Event, Frontend, FrontendFactory, log, running_loop
 from aioemu.chardev.channel import SocketChannel
-from aioemu.chardev.listener import UnixListener, abstract_name, answers, check_unix_path, listen_tcp, resolve
+from aioemu.chardev.listener import UnixListener, abstract_name, check_unix_path, listen_tcp, resolve
 from aioemu.config import FdAddress, SocketOptions, TcpAddress, UnixAddress
 from aioemu.errors import ConfigError, HostError
 
@@ -70,8 +70,11 @@ class SocketChardev(Chardev):
         address = self._socket.address
         if isinstance(address, FdAddress):
             self._adopt(address)
-        elif self._socket.server or self._may_listen(address):
+        elif self._socket.server:
             await self._listen(address)
+        elif self._socket.listen_if_free:
+            if not (isinstance(address, UnixAddress) and await self._join(address)):
+                await self._listen(address)
         elif self._socket.reconnect_ms:
             self._connect_again(0)
         else:
@@ -146,8 +149,15 @@ class SocketChardev(Chardev):
 
     # listening
 
-    def _may_listen(self, address: UnixAddress | TcpAddress) -> bool:
-        return self._socket.listen_if_free and not (isinstance(address, UnixAddress) and answers(address.path))
+    async def _join(self, address: UnixAddress) -> bool:
+        """Connect where somebody listens. To look first would be a connection too, the only one that some accept."""
+        try:
+            self._take(await self._connect(address))
+        except HostError as exc:
+            if exc.errno in (errno.ENOENT, errno.ECONNREFUSED):
+                return False
+            raise
+        return True
 
     async def _listen(self, address: UnixAddress | TcpAddress) -> None:
         try:

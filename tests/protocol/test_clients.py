@@ -15,6 +15,7 @@ import pytest
 from qemu.qmp import QMPClient
 from qemu.qmp.qmp_client import ExecuteError
 
+from aioemu.config import SocketOptions, UnixAddress
 from aioemu.protocol import monitor
 from tests.protocol.rig import TIMEOUT_S, Rig
 
@@ -229,3 +230,17 @@ async def test_what_was_said_before_the_end_is_done(rig: Rig, mode: str) -> None
     text = await asyncio.wait_for(client.reader.read(), TIMEOUT_S)
 
     assert text.count(b'"status": "prelaunch"' if mode == "control" else b"VM status: paused (prelaunch)") == 200
+
+
+async def test_tool_that_listens_and_takes_one_connection(rig: Rig) -> None:
+    """`-qmp unix:PATH` where a tool listens, as qmp-shell-wrap does: the first connection is the monitor's."""
+    path = str(rig.folder / "tool")
+    tool = QMPClient("tool")
+    await tool.start_server(path)
+    chardev = rig.machine.chardevs.add(SocketOptions(id="m", address=UnixAddress(path), listen_if_free=True))
+    await chardev.open()
+    rig.hub.attach(rig.machine.chardevs.claim("m"))
+
+    await asyncio.wait_for(tool.accept(), TIMEOUT_S)
+    assert await tool.execute("query-name") == {"name": "fake"}
+    await tool.disconnect()
