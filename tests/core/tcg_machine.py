@@ -168,11 +168,15 @@ class Machine:
         self.run_until(lambda: bool(lib.core_machine_is_paused(self.m)))
         lib.core_clock_stop(self.m)
 
-    def run_until(self, done: Callable[[], bool]) -> None:
+    def run_until_changed(self, gpa: int, before: int) -> None:
+        """The guest has written something else there; it says nothing, so look often."""
+        self.run_until(lambda: self.u64(gpa) != before, look_s=0.0002)
+
+    def run_until(self, done: Callable[[], bool], look_s: float = 0.05) -> None:
         while not done():
             left = self._deadline - time.monotonic()
             assert left > 0, f"the guest did not get there: out {[hex(v) for v in self.out]}, stops {self.stops}"
-            self._poll.poll(min(left, 0.05) * 1000)
+            self._poll.poll(min(left, look_s) * 1000)
             self._collect()
 
     def idle(self, seconds: float) -> None:

@@ -22,10 +22,12 @@ def test_pause_is_exact() -> None:
             inc qword ptr [rbx]
             jmp again""")
         m.start()
-        for _ in range(300):
+        for _ in range(1000):
             m.pause()
             assert m.state().gpr[1] - m.u64(0x20000) in (0, 1)
+            before = m.u64(0x20000)
             m.resume()
+            m.run_until_changed(0x20000, before)
 
 
 def test_clock_and_timer_stand_still_while_paused() -> None:

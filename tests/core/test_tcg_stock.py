@@ -204,7 +204,9 @@ def test_pause_is_exact() -> None:
         for _ in range(100):
             m.pause()
             assert m.state().gpr[1] - m.u64(0x20000) in (0, 1)
+            before = m.u64(0x20000)
             m.resume()
+            m.run_until_changed(0x20000, before)
 
 
 def test_code_that_changes() -> None:
