@@ -110,7 +110,6 @@ void AIOEMU_FN(aioemu_timer_changed)(CPUARMState *env, int timer)
     if (vcpu && vcpu->engine->cb.a64_timer && (timer == GTIMER_PHYS || timer == GTIMER_VIRT)) {
         const ARMGenericTimer *gt = &env->cp15.c14_timer[timer];
 
-        vcpu->retaddr = 0;
         vcpu->engine->cb.a64_timer(vcpu->opaque, timer == GTIMER_VIRT, gt->ctl & 3, gt->cval);
     }
 }
@@ -127,7 +126,6 @@ void AIOEMU_FN(aioemu_call)(CPUARMState *env)
     struct aioemu_vcpu *vcpu = cpu->aioemu;
     int kind = cpu->exception_index == EXCP_HVC ? KIND_HVC : KIND_SMC;
 
-    vcpu->retaddr = 0;
     if (vcpu->engine->cb.a64_call(vcpu->opaque, kind, env->exception.syndrome & 0xffff, env->xregs)) {
         env->pc -= INSTRUCTION_BYTES;
         cpu->exception_index = EXCP_UDEF;

@@ -101,7 +101,7 @@ static uint32_t reason_of(struct aioemu_vcpu *vcpu, int result)
     case EXCP_HALTED:
         return AIOEMU_FN(aioemu_cpu_has_work)(cpu) ? 0 : AIOEMU_EXIT_HALT;
     case EXCP_DEBUG:
-        return AIOEMU_EXIT_DEBUG;
+        return cpu->cluster_index ? AIOEMU_EXIT_DEBUG : 0;
     default:
         return AIOEMU_EXIT_ERROR;
     }
@@ -148,6 +148,7 @@ static int step(struct aioemu_vcpu *vcpu, int on)
 
     if (cpu->singlestep_enabled != wanted) {
         cpu->singlestep_enabled = wanted;
+        aioemu_own_code(cpu);
         tb_flush(cpu); /* translations are made for one way or the other */
     }
     return 0;

@@ -94,6 +94,28 @@ static inline uint32_t aioemu_dma_seen(struct uc_struct *uc)
     return uc->aioemu ? __atomic_load_n(&uc->aioemu->readers_in, __ATOMIC_SEQ_CST) : 0;
 }
 
+/* A vCPU with breakpoints or in single step has translations of its own: they ask for them. */
+static inline void aioemu_own_code(CPUState *cpu)
+{
+    if (cpu->aioemu) {
+        bool own = cpu->singlestep_enabled || !QTAILQ_EMPTY(&cpu->breakpoints);
+        cpu->cluster_index = own ? cpu->cpu_index + 1 : 0;
+    }
+}
+
+/* Around a call to the machine: where in the translated code it was made, so that the state can be had exactly. */
+static inline struct aioemu_vcpu *aioemu_begin(CPUState *cpu, uintptr_t retaddr)
+{
+    cpu->aioemu->retaddr = retaddr;
+    return cpu->aioemu;
+}
+
+static inline void aioemu_end(CPUState *cpu)
+{
+    cpu->aioemu->retaddr = 0;
+    cpu->mem_io_pc = 0;
+}
+
 /* The guest's CPU went into shutdown. */
 static inline void aioemu_shutdown(CPUState *cpu)
 {

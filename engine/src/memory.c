@@ -23,11 +23,14 @@ static uint64_t mmio_read(struct uc_struct *uc, void *opaque, hwaddr addr, unsig
     struct aioemu_engine *engine = opaque;
     struct aioemu_vcpu *vcpu = uc->cpu->aioemu;
 
-    if (!engine->cb.mmio_read || !vcpu) {
-        return UINT64_MAX;
+    uint64_t value = UINT64_MAX;
+
+    if (engine->cb.mmio_read && vcpu) {
+        aioemu_begin(uc->cpu, uc->cpu->mem_io_pc);
+        value = engine->cb.mmio_read(vcpu->opaque, addr, size);
+        aioemu_end(uc->cpu);
     }
-    vcpu->retaddr = uc->cpu->mem_io_pc;
-    return engine->cb.mmio_read(vcpu->opaque, addr, size);
+    return value;
 }
 
 static void mmio_write(struct uc_struct *uc, void *opaque, hwaddr addr, uint64_t value, unsigned size)
@@ -36,8 +39,9 @@ static void mmio_write(struct uc_struct *uc, void *opaque, hwaddr addr, uint64_t
     struct aioemu_vcpu *vcpu = uc->cpu->aioemu;
 
     if (engine->cb.mmio_write && vcpu) {
-        vcpu->retaddr = uc->cpu->mem_io_pc;
+        aioemu_begin(uc->cpu, uc->cpu->mem_io_pc);
         engine->cb.mmio_write(vcpu->opaque, addr, size, value);
+        aioemu_end(uc->cpu);
     }
 }
 
@@ -163,8 +167,9 @@ void aioemu_rom_write(CPUState *cpu, ram_addr_t addr, uint64_t value, size_t siz
     RAMBlock *block = find_block(cpu->uc, addr);
 
     if (engine->cb.mmio_write && block) {
-        cpu->aioemu->retaddr = retaddr;
-        engine->cb.mmio_write(cpu->aioemu->opaque, block->mr->addr + (addr - block->offset), size, value);
+        struct aioemu_vcpu *vcpu = aioemu_begin(cpu, retaddr);
+        engine->cb.mmio_write(vcpu->opaque, block->mr->addr + (addr - block->offset), size, value);
+        aioemu_end(cpu);
     }
 }
 

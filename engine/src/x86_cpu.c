@@ -99,7 +99,6 @@ static bool interrupt(CPUState *cpu)
     int vector;
 
     clear_event(vcpu, AIOEMU_EVENT_IRQ); /* before the call: a later request must not be lost */
-    vcpu->retaddr = 0;
     vector = vcpu->engine->cb.interrupt ? vcpu->engine->cb.interrupt(vcpu->opaque) : -1;
     if (vector < 0 || vector > 255) {
         return false;
@@ -138,20 +137,24 @@ int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu)
 
 uint32_t AIOEMU_FN(aioemu_in)(struct uc_struct *uc, uint32_t port, unsigned size, uintptr_t retaddr)
 {
-    struct aioemu_vcpu *vcpu = uc->cpu->aioemu;
+    struct aioemu_vcpu *vcpu = aioemu_begin(uc->cpu, retaddr);
+    uint32_t value = UINT32_MAX;
 
-    vcpu->retaddr = retaddr;
-    return uc->aioemu->cb.pio_read ? uc->aioemu->cb.pio_read(vcpu->opaque, port, size) : UINT32_MAX;
+    if (uc->aioemu->cb.pio_read) {
+        value = uc->aioemu->cb.pio_read(vcpu->opaque, port, size);
+    }
+    aioemu_end(uc->cpu);
+    return value;
 }
 
 void AIOEMU_FN(aioemu_out)(struct uc_struct *uc, uint32_t port, unsigned size, uint32_t value, uintptr_t retaddr)
 {
-    struct aioemu_vcpu *vcpu = uc->cpu->aioemu;
+    struct aioemu_vcpu *vcpu = aioemu_begin(uc->cpu, retaddr);
 
-    vcpu->retaddr = retaddr;
     if (uc->aioemu->cb.pio_write) {
         uc->aioemu->cb.pio_write(vcpu->opaque, port, size, value);
     }
+    aioemu_end(uc->cpu);
 }
 
 void AIOEMU_FN(aioemu_cpuid)(CPUX86State *env, uintptr_t retaddr)
@@ -162,8 +165,9 @@ void AIOEMU_FN(aioemu_cpuid)(CPUX86State *env, uintptr_t retaddr)
 
     cpu_x86_cpuid(env, leaf, subleaf, &regs[0], &regs[1], &regs[2], &regs[3]);
     if (vcpu->engine->cb.cpuid) {
-        vcpu->retaddr = retaddr;
+        aioemu_begin(env_cpu(env), retaddr);
         vcpu->engine->cb.cpuid(vcpu->opaque, leaf, subleaf, regs);
+        aioemu_end(env_cpu(env));
     }
     env->regs[R_EAX] = regs[0];
     env->regs[R_EBX] = regs[1];
@@ -182,9 +186,14 @@ uint64_t AIOEMU_FN(aioemu_tsc)(CPUX86State *env)
 uint64_t AIOEMU_FN(aioemu_read_cr8)(CPUX86State *env, uintptr_t retaddr)
 {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
+    uint64_t value = env->v_tpr;
 
-    vcpu->retaddr = retaddr;
-    return vcpu->engine->cb.cr8_read ? vcpu->engine->cb.cr8_read(vcpu->opaque) & 15 : env->v_tpr;
+    if (vcpu->engine->cb.cr8_read) {
+        aioemu_begin(env_cpu(env), retaddr);
+        value = vcpu->engine->cb.cr8_read(vcpu->opaque) & 15;
+        aioemu_end(env_cpu(env));
+    }
+    return value;
 }
 
 void AIOEMU_FN(aioemu_write_cr8)(CPUX86State *env, uint64_t value, uintptr_t retaddr)
@@ -194,9 +203,10 @@ void AIOEMU_FN(aioemu_write_cr8)(CPUX86State *env, uint64_t value, uintptr_t ret
     if (value & ~UINT64_C(15)) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, retaddr);
     }
-    vcpu->retaddr = retaddr;
     if (vcpu->engine->cb.cr8_write) {
+        aioemu_begin(env_cpu(env), retaddr);
         vcpu->engine->cb.cr8_write(vcpu->opaque, value);
+        aioemu_end(env_cpu(env));
     }
 }
 

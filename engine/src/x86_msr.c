@@ -134,6 +134,7 @@ static bool write_own(CPUX86State *env, uint32_t msr, uint64_t value, bool *ok)
         env->tsc_offset += value - AIOEMU_FN(aioemu_tsc)(env);
         return true;
     default:
+        *ok = false;
         return false;
     }
 }
@@ -172,32 +173,35 @@ uint64_t AIOEMU_FN(aioemu_rdmsr)(CPUX86State *env, uint32_t msr, uintptr_t retad
 {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
     const struct aioemu_callbacks *cb = &vcpu->engine->cb;
-    uint64_t value = 0;
+    uint64_t value = DEFAULT_APICBASE;
+    bool refused = msr != MSR_IA32_APICBASE;
 
     if (read_own(env, msr, &value)) {
         return value;
     }
-    vcpu->retaddr = retaddr;
-    if (cb->msr_read ? cb->msr_read(vcpu->opaque, msr, &value) : msr != MSR_IA32_APICBASE) {
+    if (cb->msr_read) {
+        aioemu_begin(env_cpu(env), retaddr);
+        refused = cb->msr_read(vcpu->opaque, msr, &value) != 0;
+        aioemu_end(env_cpu(env));
+    }
+    if (refused) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, retaddr);
     }
-    return cb->msr_read ? value : DEFAULT_APICBASE;
+    return value;
 }
 
 void AIOEMU_FN(aioemu_wrmsr)(CPUX86State *env, uint32_t msr, uint64_t value, uintptr_t retaddr)
 {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
     const struct aioemu_callbacks *cb = &vcpu->engine->cb;
-    bool ok;
+    bool ok = false;
 
-    if (write_own(env, msr, value, &ok)) {
-        if (!ok) {
-            raise_exception_err_ra(env, EXCP0D_GPF, 0, retaddr);
-        }
-        return;
+    if (!write_own(env, msr, value, &ok) && cb->msr_write) {
+        aioemu_begin(env_cpu(env), retaddr);
+        ok = cb->msr_write(vcpu->opaque, msr, value) == 0;
+        aioemu_end(env_cpu(env));
     }
-    vcpu->retaddr = retaddr;
-    if (!cb->msr_write || cb->msr_write(vcpu->opaque, msr, value)) {
+    if (!ok) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, retaddr);
     }
 }

@@ -1,8 +1,15 @@
 """Whatever a guest does to its own CPU, this process and the other engines go on."""
 from __future__ import annotations
 
+import ctypes as c
+import errno
+import os
 import random
+import subprocess
+import sys
+import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 from guest import (
@@ -150,9 +157,64 @@ def test_read_modify_write_of_a_device() -> None:
 
 def test_page_tables_in_a_device() -> None:
     """CR3 in device space: the walk reads it and finds nothing; the process lives."""
-    with Machine(mmio_read=lambda *_: 0x1000007) as machine:
+    states: list[int] = []
+
+    def mmio_read(*_: object) -> int:
+        states.append(machine.vcpu.state().rip)
+        return 0x1000007
+
+    with Machine(mmio_read=mmio_read) as machine:
         machine.long("mov rax, 0x1000000\nmov cr3, rax\nnop\nhlt")
         assert run_for(machine, 0.3) in (SHUTDOWN, HALT, KICK)
+        assert states
+
+
+def test_page_tables_in_read_only_memory() -> None:
+    """Accessed bits that cannot be written are left alone; the walk goes on."""
+    tables = (c.c_uint8 * (2 * 4096))()
+    host = (c.addressof(tables) + 4095) & -4096
+    at = 0x2000000
+    with Machine() as machine:
+        (c.c_uint64 * 1).from_address(host)[0] = 0x2007
+        assert LIB.aioemu_engine_map(machine.engine, at, 4096, host, 1) == 0
+        machine.long(f"mov eax, {at}\nmov cr3, rax\nmov ebx, 5\nhlt")
+        assert run_for(machine) == HALT
+        assert machine.vcpu.state().gpr[RBX] == 5
+        assert (c.c_uint64 * 1).from_address(host)[0] == 0x2007
+
+
+def test_debug_registers_of_one_vcpu_do_not_stop_another() -> None:
+    """vCPU 0's hardware breakpoint is its own, whoever translated the code first."""
+    with Machine(vcpus=2) as machine:
+        handler(machine, 1, "inc rbp\nor qword ptr [rsp+16], 0x10000\niretq")
+        source = "mov ecx, 100\nagain: nop\nthere: inc rbx\nloop again\nhlt"
+        machine.long(source)
+        for order in ((0, 1), (1, 0)):
+            for i in order:
+                vcpu = machine.vcpus[i]
+                long_mode(machine, vcpu, START)
+                state = vcpu.state()
+                state.gpr[5] = state.gpr[RBX] = 0
+                state.dr[0], state.dr[7] = START + 6, 0x402 if i == 0 else 0x400
+                vcpu.set(state)
+                assert vcpu.run().reason == HALT
+                assert (vcpu.state().gpr[RBX], vcpu.state().gpr[5]) == (100, 100 if i == 0 else 0)
+
+
+def test_no_memory_for_the_code_cache_is_an_error() -> None:
+    """Under a limit on address space, creation fails with ENOMEM; the process goes on."""
+    program = """
+        import ctypes as c, resource, sys
+        from guest import LIB, Callbacks, Config
+        used = int(open("/proc/self/statm").read().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), used + (64 << 20)))
+        config = Config(size=c.sizeof(Config), arch=1)
+        config.callbacks.size = c.sizeof(Callbacks)
+        sys.exit(-LIB.aioemu_engine_create(c.byref(config), c.byref(c.c_void_p())))
+    """
+    here = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=here, env=os.environ)
+    assert done.returncode == errno.ENOMEM
 
 
 def test_guest_that_rewrites_its_running_page() -> None:
