@@ -20,7 +20,7 @@ from aioemu.bus.registers import Reg, RegisterBlock, bit, field
 from aioemu.bus.router import IrqSource, RawRange, Region
 from aioemu.bus.wires import MMIO, PIO, Placeable
 from aioemu.chardev import Console, ConsoleChardev
-from aioemu.config import ConsoleOptions, MachineConfig
+from aioemu.config import ConsoleOptions, MachineConfig, QtestOptions
 from aioemu.config.keywords import build_config
 from aioemu.errors import EmuError
 from aioemu.log import Event, EventLog
@@ -136,6 +136,8 @@ class Machine:
             if self.config.monitors:
                 self._hub = _make_hub(machine)
                 self._hub.attach_configured()
+            if self.config.qtest is not None:
+                _serve_qtest(machine, self.config.qtest)
         except BaseException:
             machine.close()
             raise
@@ -281,6 +283,13 @@ def _make_hub(machine: _Machine) -> MonitorHub:
     from aioemu.protocol.hub import MonitorHub
 
     return MonitorHub(machine)
+
+
+def _serve_qtest(machine: _Machine, options: QtestOptions) -> None:
+    """Loaded only where a test drives the machine."""
+    from aioemu.protocol.qtest_server import serve_configured
+
+    machine.kit.closers.append(serve_configured(machine, options))
 
 
 def _with_console(config: MachineConfig) -> MachineConfig:

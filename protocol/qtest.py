@@ -57,8 +57,9 @@ class QtestError(Exception):
 class QtestSession:
     """One client's lines against one machine."""
 
-    def __init__(self, target: QtestTarget) -> None:
+    def __init__(self, target: QtestTarget, tell: Callable[[str, str], None] | None = None) -> None:
         self.target = target
+        self._tell = tell
         self._input = bytearray()
         self._levels: Callable[[], Sequence[bool]] | None = None
         self._watched = ("", False)
@@ -83,7 +84,10 @@ class QtestSession:
             reply = self._run(words[0], words[1:])
         except (QtestError, EmuError) as exc:
             reply = f"FAIL {exc}"
-        return f"{self._news()}{reply}\n"
+        whole = f"{self._news()}{reply}\n"
+        if self._tell is not None:
+            self._tell(line, whole)
+        return whole
 
     def _run(self, name: str, words: list[str]) -> str:
         if name in _COMMANDS:

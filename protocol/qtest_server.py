@@ -1,25 +1,30 @@
 """qtest on a chardev, driving a machine that has no processor of its own (accel qtest).
 
-Memory is RAM where there is some and registers elsewhere. The client owns the machine's clock from its first byte on.
-Not here: which interrupt lines can be watched, which is the machine's to say (attribute `qtest_lines`).
+Memory is RAM where there is some and registers elsewhere. Where no processor runs the client owns the clock; beside
+one that runs (-accel kvm or tcg) it may look and touch, but not turn the clock. Not here: which interrupt lines can be
+watched, which is the machine's to say (attribute `qtest_lines`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from aioemu.bus.wires import MMIO, PIO
 from aioemu.chardev import Chardev, Event
-from aioemu.errors import EmuError, GuestError
+from aioemu.errors import EmuError, GuestError, HostError
 from aioemu.protocol.qtest import QtestSession
 
 if TYPE_CHECKING:
+    from aioemu.config import QtestOptions
     from aioemu.machine.machine import Machine
 
 READ_BYTES = 64 << 10
 OUTPUT_LIMIT = 32 << 20  # of unread replies: no more commands are read
 ACCESS_BYTES = 8  # widest register access
+UNMANNED = ("qtest", "none")  # accelerators without a processor: time is the client's
+
+Tell = Callable[[str, str], None]
 
 
 class MachineTarget:
@@ -27,7 +32,8 @@ class MachineTarget:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        machine.clock.own()
+        if machine.accelerator.name in UNMANNED and not machine.clock.owned:
+            machine.clock.own()
 
     def read_port(self, port: int, size: int) -> int:
         return self.machine.native.router.read(PIO, port, size)
@@ -60,6 +66,8 @@ class MachineTarget:
         return self.machine.clock.next_deadline_ns()
 
     def advance(self, to_ns: int) -> int:
+        if not self.machine.clock.owned:
+            raise EmuError(f"the clock is the guest's: -accel {self.machine.accelerator.name} is not -accel qtest")
         return self.machine.clock.advance(to_ns)
 
     def lines(self, path: str, outputs: bool) -> Callable[[], Sequence[bool]] | None:
@@ -73,9 +81,9 @@ class MachineTarget:
 class QtestFrontend:
     """A front end of a chardev that speaks qtest."""
 
-    def __init__(self, chardev: Chardev, machine: Machine) -> None:
+    def __init__(self, chardev: Chardev, machine: Machine, tell: Tell | None = None) -> None:
         self.chardev = chardev
-        self._session = QtestSession(MachineTarget(machine))
+        self._session = QtestSession(MachineTarget(machine), tell)
         self._output = bytearray()
         self._blocked = False
 
@@ -108,9 +116,39 @@ class QtestFrontend:
             del self._output[:sent]
 
 
-def serve(chardev: Chardev, machine: Machine) -> None:
-    """Speak qtest on (chardev): one client after the other, one state."""
-    chardev.connect(QtestFrontend(chardev, machine))
+def serve(chardev: Chardev, machine: Machine, tell: Tell | None = None) -> None:
+    """Speak qtest on (chardev): one client after the other, one state; (tell) hears each line and its reply."""
+    chardev.connect(QtestFrontend(chardev, machine, tell))
+
+
+def serve_configured(machine: Machine, options: QtestOptions) -> Callable[[], None]:
+    """`-qtest` and `-qtest-log`; the answer closes the log."""
+    log = _open_log(options.log)
+
+    def tell(line: str, reply: str) -> None:
+        if log is not None:
+            log.write(f"[R] {line}\n" + "".join(f"[S] {each}\n" for each in reply.splitlines()))
+
+    try:
+        serve(machine.chardevs.claim(options.chardev), machine, tell)
+    except BaseException:
+        _close_log(log)
+        raise
+    return lambda: _close_log(log)
+
+
+def _open_log(path: str | None) -> IO[str] | None:
+    if path is None or path == "none":
+        return None
+    try:
+        return open(path, "w", buffering=1, encoding="latin-1", errors="replace")
+    except OSError as exc:
+        raise HostError(f"-qtest-log {path}", exc.errno) from exc
+
+
+def _close_log(log: IO[str] | None) -> None:
+    if log is not None:
+        log.close()
 
 
 def _accesses(address: int, size: int) -> list[tuple[int, int]]:

@@ -92,11 +92,11 @@ class VirtualClock:
         for timer in self._armed:
             timer._unschedule()
 
-    def own(self) -> None:
-        """From now on only `advance` moves the clock."""
+    def own(self, now_ns: int | None = None) -> None:
+        """From now on only `advance` moves the clock. `now_ns` sets it, before any chip has looked at it."""
         self.stop()
         self.owned = True
-        lib.core_clock_own(self._machine, self.now_ns())
+        lib.core_clock_own(self._machine, self.now_ns() if now_ns is None else now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When the earliest timer is due."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from aioemu._core import lib
-from aioemu.bus.router import Region
+from aioemu.bus.router import IrqSource, Region
 from aioemu.config import Smp
 from aioemu.errors import EmuError, HostError
 from aioemu.machine.native import Native
@@ -14,6 +14,7 @@ from aioemu.machine.report import format_registers
 from aioemu.memory.guest import GuestMemory
 
 PAGE_SIZE = 4096
+IOAPIC_PINS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,12 @@ def bus_text(regions: list[Region], memory: GuestMemory) -> str:
         lines += [f"  {first:016x}-{last:016x} (prio 0, i/o): {text}" for first, last, text in sorted(rows)]
         lines.append("")
     return "\n".join(lines)
+
+
+def line_levels(sources: Iterable[IrqSource]) -> list[bool]:
+    """The inputs of the I/O APIC, each the OR of its sources. Lines that chips in the core drive read as low."""
+    high = {source.gsi for source in sources if source.level}
+    return [number in high for number in range(IOAPIC_PINS)]
 
 
 def inject_nmi(native: Native) -> None:

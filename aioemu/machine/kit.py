@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from aioemu.bus.router import IrqSource, MessageSignals, Region, Router
 from aioemu.bus.wires import Placeable
@@ -56,6 +57,7 @@ class Kit:
     chips: dict[str, Any] = field(default_factory=dict)
     closers: list[Callable[[], None]] = field(default_factory=list)
     flushers: list[Callable[[], None]] = field(default_factory=list)
+    sources: WeakSet[IrqSource] = field(default_factory=WeakSet)  # of interrupts, while their chips live
 
     @property
     def router(self) -> Router:
@@ -67,7 +69,9 @@ class Kit:
 
     def irq(self, gsi: int) -> IrqSource:
         """A new source of the line `gsi`."""
-        return IrqSource(self.native.ptr, gsi)
+        source = IrqSource(self.native.ptr, gsi)
+        self.sources.add(source)
+        return source
 
     def add(self, name: str, chip: Any) -> Any:
         """Own a chip: it is reset, saved and loaded with the machine. Names are unique."""

@@ -37,6 +37,7 @@ from aioemu.machine.vcpus import enter
 from aioemu.memory.guest import GuestMemory
 
 RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
+UNMANNED = ("none", "qtest")  # accelerators without a processor: a test that drives the machine owns the clock
 _STOP_STATES = {
     StopKind.INTERNAL_ERROR: RunState.INTERNAL_ERROR,
     StopKind.FAIL_ENTRY: RunState.INTERNAL_ERROR,
@@ -104,6 +105,8 @@ class Machine:
         self._add_vcpus()
         self.clock = VirtualClock(self.native.ptr)
         self._closers.append(self.clock.close)
+        if config.qtest is not None and self.accelerator.name in UNMANNED:
+            self.clock.own(0)
         self.kit = self._make_kit()
         self._closers.append(self.kit.close)
         self.board.build(self.kit)
@@ -114,7 +117,7 @@ class Machine:
             self.site.add(device)
 
     def _add_vcpus(self) -> None:
-        if self.accelerator.name in ("none", "qtest"):
+        if self.accelerator.name in UNMANNED:
             return
         model = self.config.cpu or CpuModel("max")
         for apic_id in apic_ids(self.config.smp)[: self.config.smp.cpus]:
@@ -231,6 +234,12 @@ class Machine:
     def mtree(self) -> str:
         """What is where on the bus, as text."""
         return inspect.bus_text(self.native.router.regions, self.memory)
+
+    def qtest_lines(self, path: str, outputs: bool) -> Callable[[], list[bool]] | None:
+        """What reads the inputs of the controller at `path` for a test; None where there is nothing to watch."""
+        if outputs or path.rpartition("/")[2] != "ioapic":
+            return None
+        return lambda: inspect.line_levels(self.kit.sources)
 
     def inject_nmi(self) -> None:
         """A non-maskable interrupt for every processor."""

@@ -11,5 +11,6 @@ SERVED = frozenset(
         "object:memory-backend-file",
         "object:memory-backend-memfd",
         "object:memory-backend-ram",
+        "qtest",
     )
 )

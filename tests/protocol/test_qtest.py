@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioemu.accel.cpuid import Leaf
 from aioemu.config import AccelOptions, MachineConfig, MachineOptions, SocketOptions, UnixAddress
 from aioemu.errors import EmuError
 from aioemu.machine.machine import Machine
 from aioemu.protocol.qtest import QtestSession
-from aioemu.protocol.qtest_server import serve
+from aioemu.protocol.qtest_server import MachineTarget, serve
 from tests.protocol.rig import TIMEOUT_S
 
 
@@ -159,3 +163,134 @@ async def test_real_machine(tmp_path: Path) -> None:
     assert await ask("clock_step 1000000000") == f"OK {before + 1_000_000_000}"
     writer.close()
     machine.close()
+
+
+TAIL = "-audio none -M q35 -rtc clock=vm -accel qtest"
+LAUNCHES = {  # the tool listens at {folder}/qtest and {folder}/qmp, or hands over connected sockets
+    "libqtest": "-qtest unix:{folder}/qtest -qtest-log {folder}/log -chardev socket,path={folder}/qmp,id=char0"
+    " -mon chardev=char0,mode=control -display none",
+    "QEMUQtestMachine": "-display none -vga none -chardev socket,id=mon,path={folder}/qmp -mon chardev=mon,mode=control"
+    " -qtest unix:path={folder}/qtest -qtest-log {folder}/log",
+    "descriptors": "-display none -vga none -chardev socket,id=mon,fd={qmp} -mon chardev=mon,mode=control"
+    " -chardev socket,id=qtest,fd={qtest} -qtest chardev:qtest -qtest-log {folder}/log",
+}
+
+
+class Launched:
+    """The command, launched by a test that holds the other end of two sockets."""
+
+    def __init__(self, folder: Path, line: str) -> None:
+        self.log = folder / "log"
+        pairs = [socket.socketpair() for _ in "12"]
+        fds = [theirs.fileno() for _, theirs in pairs]
+        listeners = [_listen(folder / name) for name in ("qtest", "qmp")]
+        words = f"{line} {TAIL}".format(folder=folder, qtest=fds[0], qmp=fds[1]).split()
+        command = [sys.executable, "-m", "aioemu", *words]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, pass_fds=fds)
+        self.irqs: list[str] = []
+        self.peers = [ours for ours, _ in pairs] if "fd=" in line else [each.accept()[0] for each in listeners]
+        self.qtest, self.qmp = [each.makefile("rwb", buffering=0) for each in self.peers]
+        for each in (*listeners, *(one for pair in pairs for one in pair)):
+            if each not in self.peers:
+                each.close()
+
+    def close(self) -> None:
+        """The process is gone, and every descriptor."""
+        self.process.kill()
+        self.process.communicate()
+        self.qtest.close()
+        self.qmp.close()
+        for each in self.peers:
+            each.close()
+
+    def ask(self, line: str) -> str:
+        """One line's reply, without the interrupts before it."""
+        self.qtest.write(f"{line}\n".encode())
+        while (reply := self.qtest.readline().decode().strip()).startswith("IRQ"):
+            self.irqs.append(reply)
+        return reply
+
+
+def _listen(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.settimeout(30)
+    made.bind(str(path))
+    made.listen(1)
+    return made
+
+
+@pytest.fixture(params=LAUNCHES)
+def launched(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Launched]:
+    made = Launched(tmp_path, LAUNCHES[request.param])
+    yield made
+    made.close()
+
+
+def test_launched_as_tools_do(launched: Launched) -> None:
+    """A test listens, launches, drives registers and clock, sees interrupts, and ends it by SIGTERM with status 0."""
+    assert b'"QMP"' in launched.qmp.readline()
+    assert launched.ask("endianness") == "OK little"
+    assert launched.ask("irq_intercept_in ioapic") == "OK"
+    # the clock's update interrupt, once a second of the client's time (MC146818A, register B bit 4)
+    assert launched.ask("outb 0x70 0x0b") == "OK"
+    assert launched.ask("outb 0x71 0x12") == "OK"
+    assert launched.irqs == []
+    assert launched.ask("clock_step 1000000000") == "OK 1000000000"
+    assert launched.irqs == ["IRQ raise 8"]
+    assert launched.ask("outb 0x70 0x0c") == "OK"
+    assert launched.ask("inb 0x71") == "OK 0x00d0"
+    assert launched.irqs == ["IRQ raise 8", "IRQ lower 8"]
+
+    launched.process.terminate()
+    assert launched.process.wait(30) == 0
+    lines = launched.log.read_text().splitlines()
+    assert lines[:2] == ["[R] endianness", "[S] OK little"]
+    assert lines[-3:] == ["[R] inb 0x71", "[S] IRQ lower 8", "[S] OK 0x00d0"]
+
+
+async def test_machine_that_runs_keeps_its_clock() -> None:
+    """Beside a running processor qtest reads and writes, but time is the guest's."""
+    config = MachineConfig(machine=MachineOptions("q35"), accel=(AccelOptions("qtest"),))
+    machine = Machine(config)
+    await machine.open()
+    machine.accelerator = Manned()
+    target = MachineTarget(machine)
+
+    assert target.read_memory(0, 1) == b"\0"
+    with pytest.raises(EmuError, match="not -accel qtest"):
+        target.advance(1)
+    machine.close()
+
+
+class Manned:
+    """An accelerator by another name."""
+
+    name = "tcg"
+
+    def attach(self, machine: object, needs: object) -> None: ...
+
+    def supported(self) -> Sequence[Leaf]:
+        return ()
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-qtest", "chardev:nope"], "nope"),
+        (["-qtest", "null", "-qtest-log", "/nodir/log"], "-qtest-log /nodir/log"),
+    ],
+)
+def test_what_cannot_be_served_is_named(options: list[str], message: str) -> None:
+    """A missing chardev or an impossible log ends the start with one line that names it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "aioemu", "-M", "q35", "-accel", "qtest", "-display", "none", *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
