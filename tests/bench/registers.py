@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any
 
 import uvloop
 
@@ -22,48 +24,54 @@ from tests.bench.payload import BASE, LIMIT_S, finished, machine, need_kvm
 ACCESSES = 20000
 
 
+class Stored(Reg):
+    """Kept and served by the core."""
+
+    width, writable = 4, 0xFFFFFFFF
+
+
+class Answered(Reg):
+    """Read from its device each time."""
+
+    width = 4
+
+
+class Sent(Reg):
+    """Written to its device without waiting for it."""
+
+    width, writable, kind = 4, 0xFFFFFFFF, "posted"
+
+
 class Window(RegisterBlock):
     """One register that the core serves."""
 
-    class Value(Reg):
-        width, writable = 4, 0xFFFFFFFF
-
-    layout = {0: Value}
+    layout = {0: Stored}
 
 
 class Python(RegisterBlock):
     """One register that Python answers."""
 
-    class Value(Reg):
-        width = 4
+    layout = {0: Answered}
 
-    layout = {0: Value}
-
-    def read_value(self) -> int:
+    def read_answered(self) -> int:
         return 42
 
 
-class Coroutine(RegisterBlock):
+class Async(RegisterBlock):
     """One register that a coroutine answers."""
 
-    class Value(Reg):
-        width = 4
+    layout = {0: Answered}
 
-    layout = {0: Value}
-
-    async def read_value(self) -> int:
+    async def read_answered(self) -> int:
         return 42
 
 
 class Posted(RegisterBlock):
     """One register whose writes are posted to Python."""
 
-    class Value(Reg):
-        width, writable, kind = 4, 0xFFFFFFFF, "posted"
+    layout = {0: Sent}
 
-    layout = {0: Value}
-
-    def write_value(self, value: int) -> None:
+    def write_sent(self, value: int) -> None:
         pass
 
 
@@ -98,18 +106,17 @@ def bench(options: Options) -> Iterator[Figure]:
         "hole": (None, "read"),
         "window": (Window, "read"),
         "python": (Python, "read"),
-        "coroutine": (Coroutine, "read"),
+        "coroutine": (Async, "read"),
         "hole-write": (None, "write"),
         "posted": (Posted, "write"),
     }
 
-    def taker(name: str, run: object = uvloop.run) -> float:
+    def take(name: str, run: Callable[[Coroutine[Any, Any, float]], float]) -> float:
         kind, op = plans[name]
-        runner = asyncio.run if run is asyncio.run else uvloop.run
-        return runner(_access_us(kind() if kind else None, op, n))
+        return run(_access_us(kind() if kind else None, op, n))
 
-    takers = {name: lambda name=name: taker(name) for name in plans}  # type: ignore[misc]
-    takers["python-asyncio"] = lambda: taker("python", asyncio.run)
+    takers: dict[str, Callable[[], float]] = {name: partial(take, name, uvloop.run) for name in plans}
+    takers["python-asyncio"] = partial(take, "python", asyncio.run)
     samples = interleave(rounds, takers)
     base, base_write = statistics.median(samples["hole"]), statistics.median(samples["hole-write"])
     yield of_samples("bare user-space exit, read", samples["hole"], "us")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -30,13 +31,17 @@ async def _first_entry_ms(board: str) -> float:
         return (vm.machine.native.first_entry_ns() - started) / 1e6
 
 
+def _take(board: str) -> float:
+    return uvloop.run(_first_entry_ms(board))
+
+
 def bench(options: Options) -> Iterator[Figure]:
     """Create to first guest instruction, in one process, after a first machine."""
     need_kvm()
     boards = ("microvm", "q35")
     for board in boards:
         uvloop.run(_first_entry_ms(board))
-    takers = {board: lambda board=board: uvloop.run(_first_entry_ms(board)) for board in boards}  # type: ignore[misc]
+    takers = {board: partial(_take, board) for board in boards}
     for board, samples in interleave(options.pick(100, 10), takers).items():
         yield of_samples(f"create to first guest instruction, {board}", samples, "ms", limit=10)
 

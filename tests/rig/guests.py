@@ -1,4 +1,4 @@
-"""Stock Debian guests for the rig's cases: boot to the prompt, ask the shell, look for what the kernel complained of."""
+"""Stock Debian guests for the rig's cases: boot to the prompt, ask the shell, look for the kernel's complaints."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Rig:
         self._folder.cleanup()
 
     def results(self) -> Iterator[str]:
-        """Lines that the command wrote to $RIG_RESULTS, as they come, until it ends. RigError when none comes in time."""
+        """Lines that the command wrote to $RIG_RESULTS until it ends; RigError when none comes in time."""
         assert self._lines is not None
         while True:
             try:
