@@ -15,7 +15,7 @@ from typing import Any
 
 from aioemu.accel.choose import open_auto
 from aioemu.accel.kvm import DEVICE, NATIVE_RATE, Kvm
-from aioemu.accel.tcg import find_engine
+from aioemu.accel.tcg import find_engine, find_stock
 from aioemu.errors import AccelError
 from aioemu.log import Log
 
@@ -85,10 +85,12 @@ def _kvm() -> list[Fact]:
 
 
 def _engine() -> Fact:
-    try:
-        return Fact("tcg engine", True, find_engine())
-    except AccelError as exc:
-        return Fact("tcg engine", False, str(exc), "run `make engine`")
+    engine = find_engine()
+    if engine is not None:
+        return Fact("tcg engine", True, str(engine))
+    stock = find_stock()
+    instead = f"not installed; slower: {stock}" if stock is not None else "not installed"
+    return Fact("tcg engine", False, instead, "run `make engine`")
 
 
 def _chosen() -> Fact:

@@ -29,7 +29,7 @@ def modinfo(image: bytes) -> dict[str, list[str]]:
     """The `key=value` strings in a module's .modinfo section (ELF64, little endian); ConfigError when unreadable."""
     try:
         return _modinfo(image)
-    except (struct.error, IndexError, ValueError) as exc:
+    except (struct.error, IndexError, ValueError, OverflowError) as exc:
         raise ConfigError(f"kernel module: not a readable ELF image: {exc}") from exc
 
 
