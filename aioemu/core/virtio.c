@@ -164,6 +164,12 @@ int core_virtio_next_kick(core_chip *virtio) {
     return -1;
 }
 
+/* Whether the driver enabled this queue. */
+int core_virtio_ready(core_chip *virtio, uint32_t queue) {
+    struct core_virtio *v = (struct core_virtio *)virtio;
+    return queue < v->queue_count && atomic_load(&v->queues[queue].ready);
+}
+
 /* Ring (fd) for this queue from now on instead of the reactor; -1: the reactor again. */
 int core_virtio_kick_fd(core_chip *virtio, uint32_t queue, int fd) {
     struct core_virtio *v = (struct core_virtio *)virtio;

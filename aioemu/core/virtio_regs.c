@@ -224,6 +224,7 @@ static int registers_part(struct face *f, struct core_part *part) {
     uint32_t lane = 8 * (uint32_t)(part->offset - p->offset) + p->shift;
     uint64_t value = part->value & ones(part->size);
     if (part->is_write && p->reg == STATUS) {
+        part->value = value;
         return lane ? CORE_DONE : CORE_HANDOVER; /* all status bits are in the first byte */
     }
     if (part->is_write && p->reg == NOTIFY) {
@@ -258,6 +259,7 @@ static int config_part(struct face *f, struct core_part *part) {
     uint64_t room = v->config_size - offset;
     part->size = room < part->size ? (uint32_t)room : part->size;
     if (part->is_write) {
+        part->value &= ones(part->size);
         return CORE_HANDOVER;
     }
     part->value = 0;

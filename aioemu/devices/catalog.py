@@ -19,10 +19,11 @@ from aioemu.devices.pci.bus import PciBus
 from aioemu.devices.pci.function import PciFunction
 from aioemu.devices.properties import describe_properties, prop
 from aioemu.devices.pvpanic import DEFAULT_PORT, EVENTS, PanicWires, Pvpanic, PvpanicPci
+from aioemu.devices.virtio.rows import VIRTIO_ROWS, VirtioSite
 from aioemu.errors import ConfigError
 
 
-class Site(Protocol):
+class Site(VirtioSite, Protocol):
     """What a board offers to the devices that are added to it."""
 
     @property
@@ -157,6 +158,7 @@ DEVICES: tuple[DeviceType, ...] = (
     DeviceType("isa-debugcon", "ISA", MISC, "debug console port", DebugConProperties, make_debugcon),
     DeviceType("pvpanic", "ISA", MISC, "guest crash reports", PvpanicProperties, make_pvpanic),
     DeviceType("pvpanic-pci", "PCI", MISC, "guest crash reports", PvpanicPciProperties, make_pvpanic_pci),
+    *(DeviceType(r.name, r.bus, r.category, r.about, r.properties, r.make) for r in VIRTIO_ROWS),
 )
 
 

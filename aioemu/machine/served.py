@@ -11,6 +11,8 @@ SERVED = frozenset(
         "object:memory-backend-file",
         "object:memory-backend-memfd",
         "object:memory-backend-ram",
+        "object:rng-builtin",
+        "object:rng-random",
         "qtest",
     )
 )

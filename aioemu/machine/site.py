@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aioemu.bus.router import IrqSource
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from aioemu.devices.pci.bridge import RootPort
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
+    from aioemu.devices.virtio.device import VirtioDevice
+    from aioemu.machine.virtio import Transport, VirtioBay
 
 DEBUGCON_PORT = 0xE9
 
@@ -56,6 +59,7 @@ class Site:
         self.board = board
         self.serial = serial
         self.panic = PanicWires(kit)
+        self._virtio: VirtioBay | None = None
         self.buses: dict[str, PciBus] = {}
         self.devices: dict[str, Any] = {}  # by id or generated name
         self._options = DeviceOptions("")
@@ -117,6 +121,37 @@ class Site:
         bus.plug(function, self._devfn())
         function.name = name
         return function
+
+    def add_virtio(
+        self, name: str, device: VirtioDevice, transport: Transport | None = None, vectors: int | None = None
+    ) -> Any:
+        from aioemu.machine.virtio import VirtioBay
+
+        if self._virtio is None:
+            self._virtio = VirtioBay(self.kit, getattr(self.board, "virtio_slots", None))
+        if transport == "mmio" or (transport is None and not self.buses):
+            self._virtio.mmio(name, device, self._options.bus)
+        else:
+            self._bus()  # there is one, before anything is made
+            self.plug(name, self._virtio.function(name, device, vectors))
+        return device
+
+    def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
+        for group in self.kit.config.objects:
+            if group.id == name:
+                return group.type or "", dict(group.values)
+        raise ConfigError(f"{about}: there is no -object with id '{name}'", "-device")
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        self.kit.closers.append(close)
+
+    def plug_own(self, name: str, device: VirtioDevice, transport: Transport | None = None) -> Any:
+        """Plug in a device that a program made, as `-device` would, under a name of its own."""
+        if name in self.devices or name in self.kit.chips:
+            raise ConfigError(f"Duplicate device ID '{name}'")
+        self._options = DeviceOptions(name)
+        self.devices[name] = self.add_virtio(name, device, transport)
+        return device
 
     def add_bus(self, name: str, bridge: RootPort) -> PciBus:
         from aioemu.devices.pci.bus import PciBus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from aioemu.bus.wires import Placeable
@@ -9,6 +10,9 @@ from aioemu.devices.pci.bridge import RootPort
 from aioemu.devices.pci.bus import PciBus
 from aioemu.devices.pci.function import PciFunction
 from aioemu.devices.uart import Uart
+from aioemu.devices.virtio.device import VirtioDevice
+from aioemu.devices.virtio.mmio import VirtioMmio
+from aioemu.devices.virtio.pci import VirtioPci
 from tests.devices.fakes import FakeTimers, Line, Mapper, Messages, Sink
 
 
@@ -63,6 +67,17 @@ class FakeSite:
         self.reachable.append(self.pci.ecam)
         self.reachable += [part for bar in function.bars for _, part in bar.spec.parts]
         return function
+
+    def add_virtio(self, name: str, device: VirtioDevice, transport: Any = None, vectors: int | None = None) -> Any:
+        if transport == "mmio":
+            return self.place(name, VirtioMmio(device))
+        return self.plug(name, VirtioPci(device, vectors=vectors))
+
+    def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
+        return "rng-builtin", {}
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Sites of tests hold nothing."""
 
     def add_bus(self, name: str, bridge: RootPort) -> PciBus:
         return PciBus(self.pci, bridge, name)

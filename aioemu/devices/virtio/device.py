@@ -119,7 +119,7 @@ class VirtioDevice:
         if value & 0xFF == 0:
             self.reset()
             return
-        status = lib.core_virtio_set_status(self.chip, value)
+        status = lib.core_virtio_set_status(self.chip, value & 0xFF)
         if status & DRIVER_OK and not self.running:
             self._start()
 

@@ -6,11 +6,11 @@ line (`auto-kernel-cmdline`) and the processors in ACPI's absence are the kernel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aioemu.accel.base import ChipNeeds
-from aioemu.boot.acpi import AcpiBoard, Window
+from aioemu.boot.acpi import AcpiBoard, VirtioMmio, Window
 from aioemu.boot.acpi import PciHost as AcpiPci
 from aioemu.boot.e820 import E820Entry, E820Type
 from aioemu.boot.loader import BootLayout
@@ -20,6 +20,7 @@ from aioemu.config import MachineConfig
 from aioemu.devices.acpi_pm import AcpiPm
 from aioemu.machine.boards import legacy
 from aioemu.machine.boards.pci import window64
+from aioemu.machine.boards.slots import MmioSlots
 from aioemu.machine.kit import Kit
 from aioemu.memory.guest import split_around_hole
 from aioemu.memory.ranges import RamRange
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 LOW_RAM_LIMIT = 0xC0000000  # memory below 4 GiB ends here
 PCI_WINDOW, ECAM = Window(0xC0000000, 0x20000000), Window(0xE0000000, 256 << 20)  # with pcie=on
 INTX_GSIS = (12, 13, 14, 15)
+VIRTIO_BASE, VIRTIO_SLOTS, VIRTIO_LINES = 0xFEB00000, 24, (16, 17, 18, 19, 20, 21, 22, 23)
+VIRTIO_ISA_LINES = (5, 6, 7, 10, 11, 12, 14, 15)  # without ACPI a kernel takes lines as ISA's: edges, not shared
 GENERIC_BRIDGE = (0x1B36, 0x0008, 0x060000)  # "PCIe host bridge" of the generic kind
 
 
@@ -57,6 +60,8 @@ class Microvm:
         self.pm: AcpiPm | None = None
         self.pci: PciHost | None = None
         self._described: AcpiBoard | None = None
+        lines = VIRTIO_LINES * (VIRTIO_SLOTS // len(VIRTIO_LINES)) if options.acpi else VIRTIO_ISA_LINES
+        self.virtio_slots = MmioSlots(VIRTIO_BASE, lines, edge=not options.acpi)
 
     @property
     def pci_bus(self) -> PciBus | None:
@@ -101,13 +106,18 @@ class Microvm:
     def firmware(self, kit: Kit) -> FirmwareTables | None:
         if self._described is None:
             return None
-        return legacy.firmware_tables(kit, self._described, "microvm", self.options.acpi)
+        slots = self.virtio_slots
+        transports = tuple(VirtioMmio(slots.address(n), slots.gsis[n], n, edge=slots.edge) for n in sorted(slots.taken))
+        described = replace(self._described, virtio_mmio=transports)
+        return legacy.firmware_tables(kit, described, "microvm", self.options.acpi)
 
     def boot_layout(self) -> BootLayout:
         return BootLayout(reserved=(E820Entry(ECAM.base, ECAM.size, E820Type.RESERVED),) if self.pci else ())
 
     def boot_cmdline(self, given: str) -> str:
-        return given
+        if self.options.acpi or not self.options.auto_kernel_cmdline:
+            return given
+        return " ".join((given, *self.virtio_slots.command_line())).strip()
 
     def power_button(self) -> None:
         if self.pm is not None:

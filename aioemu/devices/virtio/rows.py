@@ -1,0 +1,102 @@
+"""The virtio devices of the catalogue: their properties, and one row for each transport's name.
+
+`X-pci` and `X-device` say where a device goes, plain `X` takes what the board has. Only modern virtio is made: what
+asks for the transitional kind is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aioemu.bus.wires import Timers
+from aioemu.devices.properties import prop
+from aioemu.devices.virtio.device import RingProperties, VirtioDevice
+from aioemu.devices.virtio.rng import VirtioRng, make_entropy
+from aioemu.errors import ConfigError
+
+MISC = "Misc devices"
+
+
+class VirtioSite(Protocol):
+    """What virtio devices ask of their site."""
+
+    @property
+    def timers(self) -> Timers: ...
+
+    def add_virtio(self, name: str, device: VirtioDevice, transport: Any = None, vectors: int | None = None) -> Any:
+        """Plug a device into a PCI bus or a slot."""
+
+    def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
+        """Type and values of an `-object`; ConfigError when there is none."""
+
+    def on_close(self, close: Callable[[], None]) -> None:
+        """Call this when the machine goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtioRow:
+    """What a catalogue row says, in its order."""
+
+    name: str
+    bus: str
+    category: str
+    about: str
+    properties: type[Any]
+    make: Callable[[Any, str, Any], Any]
+
+
+Maker = Callable[[VirtioSite, str, Any], VirtioDevice]
+PCI_FIELDS: dict[str, Any] = {
+    "vectors": prop(None, "uint32", "MSI-X vectors; 0: none, so interrupts by the pin", most=2048),
+    "disable_legacy": prop("on", "str", "on or auto: modern only"),
+    "disable_modern": prop(False, "bool", "cannot be on"),
+}
+
+
+def on_pci(schema: type[Any]) -> type[Any]:
+    """The properties of a device as a PCI function."""
+    fields = [(name, Any, default) for name, default in PCI_FIELDS.items()]
+    return dataclasses.make_dataclass(f"{schema.__name__}Pci", fields, bases=(schema,), frozen=True, slots=True)
+
+
+def family(name: str, category: str, about: str, schema: type[Any], make: Maker) -> Iterator[VirtioRow]:
+    """One device under the names of all its transports."""
+    pci = on_pci(schema)
+
+    def plug(transport: str | None) -> Callable[[VirtioSite, str, Any], Any]:
+        def made(site: VirtioSite, called: str, given: Any) -> Any:
+            if transport == "mmio":
+                return site.add_virtio(called, make(site, called, given), "mmio")
+            if given.disable_modern or given.disable_legacy not in ("on", "auto"):
+                raise ConfigError(f"{name}: only the modern device is made (disable-legacy=on)", option="-device")
+            return site.add_virtio(called, make(site, called, given), transport, given.vectors)
+
+        return made
+
+    yield VirtioRow(f"{name}-pci", "PCI", category, about, pci, plug("pci"))
+    yield VirtioRow(f"{name}-pci-non-transitional", "PCI", category, about, pci, plug("pci"))
+    yield VirtioRow(f"{name}-device", "virtio-bus", category, about, schema, plug("mmio"))
+    yield VirtioRow(name, "PCI or virtio-bus", category, about, pci, plug(None))
+
+
+@dataclass(frozen=True, slots=True)
+class RngProperties(RingProperties):
+    """`-device virtio-rng-*`."""
+
+    rng: str | None = prop(None, "str", "ID of an rng-builtin or rng-random object; without one, the host kernel")
+    max_bytes: int | None = prop(None, "uint64", "bytes in each period; without it, no limit", least=1)
+    period: int = prop(1 << 16, "uint32", "length of a period in milliseconds", least=1)
+
+
+def make_rng(site: VirtioSite, name: str, given: RngProperties) -> VirtioDevice:
+    """Entropy from the host."""
+    kind, values = site.object(given.rng, name) if given.rng is not None else ("rng-builtin", {})
+    source = make_entropy(kind, values.get("filename"))
+    site.on_close(source.close)
+    return VirtioRng(source, site.timers, max_bytes=given.max_bytes, period_ms=given.period, ring=given)
+
+
+VIRTIO_ROWS: tuple[VirtioRow, ...] = (*family("virtio-rng", MISC, "entropy from the host", RngProperties, make_rng),)

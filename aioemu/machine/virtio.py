@@ -1,0 +1,131 @@
+"""Virtio devices on a machine: plugged into a slot or a PCI bus, wired, and rung for.
+
+Where the accelerator's kernel part can take the driver's notifications, each queue in use has an eventfd there and the
+guest goes on at once; elsewhere the core collects them, which needs no descriptors. Reactor thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from aioemu._core import ffi, lib
+from aioemu.bus.wires import MMIO
+from aioemu.devices.virtio.device import VirtioDevice
+from aioemu.devices.virtio.mmio import NOTIFY_AT as MMIO_NOTIFY
+from aioemu.devices.virtio.mmio import VirtioMmio
+from aioemu.errors import ConfigError
+from aioemu.machine.boards.slots import MmioSlots
+from aioemu.machine.kit import Kit
+
+if TYPE_CHECKING:
+    from aioemu.devices.virtio.pci import VirtioPci
+
+Transport = Literal["pci", "mmio"]
+
+
+class Doorbells:
+    """The eventfds of one device's queues, while its driver drives it and its registers are on the bus."""
+
+    def __init__(self, kit: Kit, device: VirtioDevice, offset: int, stride: int, size: int) -> None:
+        self._machine = kit.native.ptr
+        self._device = device
+        self._offset, self._stride, self._size = offset, stride, size
+        self._base: int | None = None
+        self._bells: list[tuple[int, int, int]] = []  # eventfd, address, value
+        kit.closers.append(self._take_down)
+
+    def moved(self, base: int | None) -> None:
+        """The registers are at `base` now, or nowhere."""
+        self._base = base
+        self.running(self._device.running)
+
+    def running(self, on: bool) -> None:
+        """The driver began, or ended."""
+        self._take_down()
+        if on and self._base is not None:
+            for index in range(len(self._device.queues)):
+                if lib.core_virtio_ready(self._device.chip, index):
+                    self._add(index, self._base + self._offset)
+
+    def _add(self, index: int, base: int) -> None:
+        address, match = base + self._stride * index, self._stride == 0
+        fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        rc = lib.core_doorbell_add(self._machine, MMIO, address, self._size, fd, match, index)
+        if rc < 0:  # the chip takes the notification itself
+            os.close(fd)
+            return
+        self._bells.append((fd, address, index))
+        asyncio.get_running_loop().add_reader(fd, self._rung, fd, index)
+
+    def _rung(self, fd: int, index: int) -> None:
+        os.eventfd_read(fd)
+        self._device.ring_bell(index)
+
+    def _take_down(self) -> None:
+        bells, self._bells = self._bells, []
+        for fd, address, index in bells:
+            lib.core_doorbell_remove(self._machine, MMIO, address, self._size, fd, self._stride == 0, index)
+            asyncio.get_running_loop().remove_reader(fd)
+            os.close(fd)
+
+
+class VirtioBay:
+    """Plugs virtio devices into one machine."""
+
+    def __init__(self, kit: Kit, slots: MmioSlots | None) -> None:
+        self.kit = kit
+        self.slots = slots
+        self._tasks: set[asyncio.Task[None]] = set()
+        name: Any = ffi.string(lib.core_accel_name(kit.native.ptr))
+        self._in_kernel = name in (b"kvm", "kvm")
+        kit.closers.append(self._end_tasks)
+
+    def mmio(self, name: str, device: VirtioDevice, bus: str | None) -> None:
+        """Put a device into a slot."""
+        if self.slots is None:
+            raise ConfigError(f"No 'virtio-bus' bus found for device '{name}'", "-device")
+        base, gsi = self.slots.take(name, bus)
+        self._connect(name, device)
+        self.kit.place(name, VirtioMmio(device), (MMIO, base))
+        self.kit.irq(gsi).wire(device.chip)
+        if self._in_kernel and device.ring.ioeventfd:
+            bells = Doorbells(self.kit, device, MMIO_NOTIFY, 0, 4)
+            device.on_running = bells.running
+            bells.moved(base)
+
+    def function(self, name: str, device: VirtioDevice, vectors: int | None) -> VirtioPci:
+        """The PCI function that carries a device; plug it into a bus."""
+        from aioemu.devices.virtio.pci import NOTIFY_AT, NOTIFY_STRIDE, VirtioPci
+
+        self._connect(name, device)
+        function = VirtioPci(device, vectors=vectors, name=name)
+        if self._in_kernel and device.ring.ioeventfd:
+            bells = Doorbells(self.kit, device, NOTIFY_AT, NOTIFY_STRIDE, 2)
+            device.on_running = bells.running
+            function.moved = bells.moved
+        return function
+
+    def _connect(self, name: str, device: VirtioDevice) -> None:
+        self.kit.router.notify(device.chip, device.notified, name)
+        device.on_broken = lambda why: self._broken(name, why)
+        if type(device).run is not VirtioDevice.run:
+            task = asyncio.get_running_loop().create_task(self._run(name, device))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, name: str, device: VirtioDevice) -> None:
+        try:
+            await device.run()
+        except Exception as exc:
+            device.fail()
+            self._broken(name, repr(exc))
+
+    def _broken(self, name: str, why: str) -> None:
+        self.kit.log.event("device-error", device=name, error=why)
+        self.kit.log.error("%s: stopped until its driver resets it: %s", name, why)
+
+    def _end_tasks(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
