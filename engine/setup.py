@@ -1,4 +1,5 @@
 """Tell setuptools that the package holds a library of this platform; all else is in pyproject.toml."""
+
 from __future__ import annotations
 
 from setuptools import Distribution, setup

@@ -1,4 +1,5 @@
 """Where the software CPU's library and header are installed; loading it is the caller's business (dlopen, ctypes)."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """What is built: one place for the builder, the package and the library."""
+
 from __future__ import annotations
 
 UNICORN_VERSION = "2.1.4"

@@ -1,4 +1,5 @@
 """PEP 517 back end: setuptools' own, after the library has been built and laid into the package."""
+
 from __future__ import annotations
 
 import shutil

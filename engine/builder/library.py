@@ -3,6 +3,7 @@
 The result is kept under the hash of everything it is made from, so a second build is a copy. The archive comes from
 the ordinary package client and is checked against sources.txt. Not here: installing (backend.py).
 """
+
 from __future__ import annotations
 
 import hashlib

@@ -82,7 +82,6 @@ int aioemu_vcpu_run(aioemu_vcpu *vcpu, struct aioemu_exit *exit)
     struct aioemu_engine *engine = vcpu->engine;
     struct aioemu_vcpu *nobody = NULL;
     struct aioemu_catch frame;
-    int err = 0;
 
     if (!__atomic_compare_exchange_n(&engine->running, &nobody, vcpu, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
         return -EBUSY;
@@ -95,12 +94,12 @@ int aioemu_vcpu_run(aioemu_vcpu *vcpu, struct aioemu_exit *exit)
             *exit = (struct aioemu_exit){.reason = AIOEMU_EXIT_ERROR, .message = frame.what};
             vcpu->inside = false;
         } else {
-            err = engine->ops->run(vcpu, exit);
+            engine->ops->run(vcpu, exit);
         }
         aioemu_catch_pop(&frame);
     }
     __atomic_store_n(&engine->running, NULL, __ATOMIC_SEQ_CST);
-    return err;
+    return 0;
 }
 
 int aioemu_vcpu_set_step(aioemu_vcpu *vcpu, int on)

@@ -107,7 +107,7 @@ static uint32_t reason_of(struct aioemu_vcpu *vcpu, int result)
     }
 }
 
-static int run(struct aioemu_vcpu *vcpu, struct aioemu_exit *out)
+static void run(struct aioemu_vcpu *vcpu, struct aioemu_exit *out)
 {
     use(vcpu);
     *out = (struct aioemu_exit){0};
@@ -131,7 +131,6 @@ static int run(struct aioemu_vcpu *vcpu, struct aioemu_exit *out)
     if (out->reason == AIOEMU_EXIT_ERROR) {
         out->message = "unexpected exit from the CPU loop";
     }
-    return 0;
 }
 
 static int has_work(struct aioemu_vcpu *vcpu)

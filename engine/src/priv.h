@@ -70,7 +70,7 @@ struct aioemu_ops {
     void (*reprotect)(struct aioemu_engine *engine, const uint8_t *host, uint64_t size);
     int (*vcpu_create)(struct aioemu_vcpu *vcpu);
     void (*vcpu_free)(struct aioemu_vcpu *vcpu);
-    int (*run)(struct aioemu_vcpu *vcpu, struct aioemu_exit *exit);
+    void (*run)(struct aioemu_vcpu *vcpu, struct aioemu_exit *exit);
     int (*has_work)(struct aioemu_vcpu *vcpu);
     int (*step)(struct aioemu_vcpu *vcpu, int on);
     int (*breakpoint)(struct aioemu_vcpu *vcpu, uint64_t gva, int insert);

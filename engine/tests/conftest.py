@@ -1,4 +1,5 @@
 """Let the tests import their machine by name from wherever pytest is started."""
+
 from __future__ import annotations
 
 import sys

@@ -2,6 +2,7 @@
 
 Talks to the engine only through aioemu_engine.h (here as ctypes). Not modelled: any device; a test gives callbacks.
 """
+
 from __future__ import annotations
 
 import ctypes as c
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 PAGE = 4096
 RAM_SIZE = 16 << 20
@@ -53,7 +54,7 @@ class Callbacks(c.Structure):
     ]
 
 
-CALLBACK_TYPES = dict(Callbacks._fields_[1:])
+CALLBACK_TYPES: dict[str, Any] = {field[0]: field[1] for field in Callbacks._fields_[1:]}
 
 
 class Config(c.Structure):
@@ -241,7 +242,7 @@ class Machine:
     def close(self) -> None:
         LIB.aioemu_engine_destroy(self.engine)
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,14 +1,18 @@
 """AArch64: exceptions, interrupt lines, timers and calls as a machine without EL2 and EL3 needs them."""
+
 from __future__ import annotations
 
 import ctypes as c
+import random
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from guest import HALT, KICK, LIB, A64State, Machine, check
 
 AS = "aarch64-linux-gnu-as"
@@ -94,9 +98,20 @@ def test_synchronous_exception(source: str, klass: int) -> None:
 
 def test_return_to_el0_and_back() -> None:
     """ERET to EL0, whose SVC takes the lower-EL vector; SP_EL0 is its own."""
-    source = "ldr x0, =user\nmsr elr_el1, x0\nmov x0, #0x3c0\nmsr spsr_el1, x0\nmov x1, #0x70000\nmsr sp_el0, x1\neret\nuser: mov x2, sp\nsvc #0\n.ltorg"
+    source = f"""
+        ldr x0, ={START + 28}
+        msr elr_el1, x0
+        mov x0, #0x3c0
+        msr spsr_el1, x0
+        mov x1, #0x70000
+        msr sp_el0, x1
+        eret
+        mov x2, sp
+        svc #0
+        .ltorg
+    """
     with Arm() as machine:
-        machine.start(source.replace("=user", f"={START + 28}"), lower="mov x3, #3\nwfi")
+        machine.start(source, lower="mov x3, #3\nwfi")
         assert machine.vcpu.run().reason == HALT
         state = machine.get()
         assert (state.x[2], state.x[3], state.sp_el0) == (0x70000, 3, 0x70000)
@@ -168,7 +183,8 @@ def test_calls_reach_the_machine(instruction: str, kind: int) -> None:
         return 0 if x[1] else -1
 
     with Arm(a64_call=call) as machine:
-        machine.start(f"mov x0, #8\nmov x1, #1\n{instruction}\nmov x2, x0\nmov x1, #0\n{instruction}\nwfi", sync="mov x5, #1\nwfi")
+        source = f"mov x0, #8\nmov x1, #1\n{instruction}\nmov x2, x0\nmov x1, #0\n{instruction}\nwfi"
+        machine.start(source, sync="mov x5, #1\nwfi")
         assert machine.vcpu.run().reason == HALT
         state = machine.get()
         assert (state.x[2], state.x[5], state.elr_el1) == (0x99, 1, START + 20)
@@ -261,7 +277,8 @@ def test_each_vcpu_has_its_affinity() -> None:
 def test_stop_is_exact() -> None:
     """Kicked over and over, a counter in a register and one in memory stay in step."""
     with Arm() as machine:
-        machine.start("ldr x9, =0x300000\nagain: ldr x1, [x9]\nadd x1, x1, #1\nstr x1, [x9]\nadd x2, x2, #1\nb again\n.ltorg")
+        body = "again: ldr x1, [x9]\nadd x1, x1, #1\nstr x1, [x9]\nadd x2, x2, #1\nb again\n.ltorg"
+        machine.start(f"ldr x9, =0x300000\n{body}")
         for _ in range(2000):
             machine.vcpu.kick()
             assert machine.vcpu.run().reason == KICK
@@ -272,9 +289,6 @@ def test_stop_is_exact() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_random_code(seed: int) -> None:
     """Random words as EL1 code: an endless guest or a halt, never our end."""
-    import random
-    import threading
-
     rng = random.Random(seed)
     with Arm() as machine:
         machine.start("nop")

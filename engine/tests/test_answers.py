@@ -1,10 +1,12 @@
 """What the machine answers: ports, devices, MSRs, CR8, CPUID, the time stamp counter."""
+
 from __future__ import annotations
 
 import ctypes as c
 from typing import Any
 
 import pytest
+
 from guest import HALT, LIB, PD, RAX, RBX, RCX, RDX, TSS, Machine, X86State, check, handler
 
 DEVICE = 0x1000000

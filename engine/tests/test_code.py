@@ -1,11 +1,13 @@
 """No stale translation runs, whoever wrote the code and by whatever address."""
+
 from __future__ import annotations
 
 import ctypes as c
 import threading
 
 import pytest
-from guest import HALT, KICK, LIB, PAGE, PD, RAX, RAM_SIZE, RBX, Machine, assemble, check, long_mode
+
+from guest import HALT, KICK, LIB, PAGE, PD, RAM_SIZE, RAX, RBX, Machine, assemble, check, long_mode
 
 CODE = 0x600000
 ROUNDS = 10_000
@@ -40,7 +42,7 @@ def test_jit_code_is_never_stale(write_at: int) -> None:
 def test_code_may_change_itself_in_its_own_block() -> None:
     """A store into the very next instruction is executed as stored."""
     with Machine() as machine:
-        machine.long("mov byte ptr [rip+target+1], 5\ntarget: mov eax, 1\nhlt".replace("[rip+target+1]", "[rip+target+1]"))
+        machine.long("mov byte ptr [rip+target+1], 5\ntarget: mov eax, 1\nhlt")
         assert machine.vcpu.run().reason == HALT
         assert machine.vcpu.state().gpr[RAX] == 5
 
@@ -172,6 +174,7 @@ def test_unmapped_ram_is_device_space_and_its_code_is_gone() -> None:
     at = 0x1000000
     host = (c.addressof(extra) + PAGE - 1) & -PAGE
     with Machine(mmio_read=mmio_read) as machine:
+
         def entry() -> None:
             long_mode(machine, machine.vcpu, 0x100000)
             machine.put64(PD + 8 * (at >> 21), at | 0x87)

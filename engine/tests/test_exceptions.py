@@ -1,7 +1,9 @@
 """Exceptions are delivered by the CPU itself, in every mode, and what cannot be delivered is a shutdown."""
+
 from __future__ import annotations
 
 import pytest
+
 from guest import (
     CS,
     GDT,
@@ -68,7 +70,8 @@ def test_page_fault_sets_cr2_and_returns() -> None:
     fix = "mov rcx, cr2\nadd rsp, 8\nmov rbx, 0x3200\nmov qword ptr [rbx], 0x87\ninc rdx\niretq"
     with Machine() as machine:
         handler(machine, 14, fix)
-        machine.long("xor edx, edx\nmov rdi, 0x8000000\nmov al, [rdi]\nmov qword ptr [0x3200], 0\ninvlpg [rdi]\nmov al, [rdi]\nhlt")
+        touch = "mov al, [rdi]\n"
+        machine.long(f"xor edx, edx\nmov rdi, 0x8000000\n{touch}mov qword ptr [0x3200], 0\ninvlpg [rdi]\n{touch}hlt")
         assert machine.vcpu.run().reason == HALT
         state = machine.vcpu.state()
         assert (state.gpr[RCX], state.cr2, state.gpr[2]) == (0x8000000, 0x8000000, 2)
@@ -131,7 +134,8 @@ def test_single_step_trap() -> None:
     """RFLAGS.TF traps after each instruction with DR6.BS."""
     with Machine() as machine:
         handler(machine, 1, "inc rbx\nmov rcx, dr6\niretq")
-        machine.long("pushfq\nor qword ptr [rsp], 0x100\npopfq\nnop\nnop\nnop\npushfq\nand qword ptr [rsp], ~0x100\npopfq\nhlt")
+        on, off = "pushfq\nor qword ptr [rsp], 0x100\npopfq\n", "pushfq\nand qword ptr [rsp], ~0x100\npopfq\n"
+        machine.long(f"{on}nop\nnop\nnop\n{off}hlt")
         assert machine.vcpu.run().reason == HALT
         state = machine.vcpu.state()
         assert state.gpr[RBX] in (6, 7)

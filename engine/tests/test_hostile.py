@@ -1,4 +1,5 @@
 """Whatever a guest does to its own CPU, this process and the other engines go on."""
+
 from __future__ import annotations
 
 import ctypes as c
@@ -12,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from guest import (
     CS,
     HALT,
@@ -144,12 +146,17 @@ def test_running_off_the_end_of_ram() -> None:
 def test_read_modify_write_of_a_device() -> None:
     """LOCK on a device register reads and writes it; nothing stops."""
     log: list[str] = []
-    calls = {
-        "mmio_read": lambda _, gpa, size: log.append("r") or 5,
-        "mmio_write": lambda _, gpa, size, value: log.append(f"w{value}"),
-    }
-    with Machine(**calls) as machine:
-        machine.long("mov rdi, 0x1000000\nlock inc dword ptr [rdi]\nmov eax, 9\nxchg [rdi], eax\nlock cmpxchg16b [rdi]\nhlt")
+
+    def mmio_read(*_: object) -> int:
+        log.append("r")
+        return 5
+
+    def mmio_write(_: object, gpa: int, size: int, value: int) -> None:
+        log.append(f"w{value}")
+
+    locked = "lock inc dword ptr [rdi]\nmov eax, 9\nxchg [rdi], eax\nlock cmpxchg16b [rdi]\n"
+    with Machine(mmio_read=mmio_read, mmio_write=mmio_write) as machine:
+        machine.long(f"mov rdi, 0x1000000\n{locked}hlt")
         machine.put64(PD + 8 * 8, 0x1000000 | 0x87)
         assert run_for(machine) == HALT
         assert log[:4] == ["r", "w6", "r", "w9"]
@@ -220,9 +227,8 @@ def test_no_memory_for_the_code_cache_is_an_error() -> None:
 def test_guest_that_rewrites_its_running_page() -> None:
     """Code that stores over itself all the time is slow, and right."""
     with Machine() as machine:
-        machine.long(
-            "mov ecx, 3000\nagain: mov byte ptr [rip+patch+2], cl\npatch: .byte 0x83, 0xc0, 0\nadd ebx, 1\ndec ecx\njnz again\nhlt"
-        )
+        body = "mov byte ptr [rip+patch+2], cl\npatch: .byte 0x83, 0xc0, 0\nadd ebx, 1\n"
+        machine.long(f"mov ecx, 3000\nagain: {body}dec ecx\njnz again\nhlt")
         assert run_for(machine, 20) == HALT
         state = machine.vcpu.state()
         total = sum((i & 0xFF) - (256 if i & 0x80 else 0) for i in range(1, 3001))

@@ -1,4 +1,5 @@
 """Interrupts arrive when asked for and allowed, NMIs once, and a halted CPU wakes for them."""
+
 from __future__ import annotations
 
 import threading
@@ -106,7 +107,7 @@ def test_interrupts_from_another_thread_reach_a_busy_guest() -> None:
             for _ in range(wanted):
                 pending.release()
                 request(machine)
-                while pending._value and seen < 1 << 30:  # noqa: SLF001 - until taken
+                while pending._value and seen < 1 << 30:  # until it was taken
                     seen += 1
 
         thread = threading.Thread(target=device)

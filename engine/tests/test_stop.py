@@ -1,4 +1,5 @@
 """Stops from other threads fall between two instructions and are never lost."""
+
 from __future__ import annotations
 
 import ctypes as c
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from guest import DEBUG, HALT, KICK, LIB, RAX, RBP, RBX, YIELD, Machine, long_mode
 
 STOPS = 20_000
@@ -29,8 +31,8 @@ def storm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Machine, int], 
     """Run a machine until it was stopped so often by a thread that does nothing else."""
     here = Path(__file__).parent
     made = tmp_path_factory.mktemp("storm") / "storm.so"
-    command = ["cc", "-O1", "-shared", "-fPIC", "-pthread", f"-I{here.parent / 'include'}", "-o", made]
-    subprocess.run([*command, here / "storm.c"], check=True)
+    flags = ["-O1", "-shared", "-fPIC", "-pthread", f"-I{here.parent / 'include'}"]
+    subprocess.run(["cc", *flags, "-o", str(made), str(here / "storm.c")], check=True)
     library = c.CDLL(str(made))
     library.storm.argtypes = [c.c_void_p, c.c_void_p, c.c_void_p, c.c_int]
     run, kick = (c.cast(entry, c.c_void_p) for entry in (LIB.aioemu_vcpu_run, LIB.aioemu_vcpu_kick))
@@ -51,12 +53,18 @@ def test_no_stop_doubles_a_read_modify_write(storm: Callable[[Machine, int], int
 def test_stops_do_not_disturb_string_instructions() -> None:
     """REP MOVSB goes on where it was stopped: every byte once."""
     size = 64 << 10
-    source = f"mov rbx, 200\nnext: mov rsi, {0x400000}\nmov rdi, {0x500000}\nmov rcx, {size}\nrep movsb\ndec rbx\njnz next\nhlt"
+    copy = f"mov rsi, {0x400000}\nmov rdi, {0x500000}\nmov rcx, {size}\nrep movsb\n"
+    source = f"mov rbx, 200\nnext: {copy}dec rbx\njnz next\nhlt"
     with Machine() as machine:
         machine.put(0x400000, bytes(range(256)) * (size // 256))
         machine.long(source)
         done = threading.Event()
-        thread = threading.Thread(target=lambda: [machine.vcpu.kick() for _ in iter(done.is_set, True)])
+
+        def kicker() -> None:
+            while not done.is_set():
+                machine.vcpu.kick()
+
+        thread = threading.Thread(target=kicker)
         thread.start()
         while (reason := machine.vcpu.run().reason) == KICK:
             pass
