@@ -111,6 +111,16 @@ class IoThread(Protocol):
     aio_max_batch: int
 
 
+class Keys(Protocol):
+    """Fingers on the keyboard (attribute `keyboard`): keys by their set 1 numbers, bit 7 for those behind 0xE0."""
+
+    def press(self, numbers: Sequence[int], hold_ms: int) -> None:
+        """Press keys together, hold them, let go. EmuError for a number that is no key, and when too much waits."""
+
+    def move(self, keys: Sequence[tuple[int, bool]]) -> None:
+        """Let each key go down (True) or up. The same errors."""
+
+
 class QomProperty(Protocol):
     """A typed property of a QOM object."""
 

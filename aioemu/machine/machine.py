@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioemu.accel.base import Accelerator, add_vcpu
 from aioemu.accel.choose import open_accelerator
@@ -21,7 +21,7 @@ from aioemu.config import CpuModel, MachineConfig
 from aioemu.config.unserved import refuse_unserved
 from aioemu.errors import EmuError
 from aioemu.log import EventLog, Log
-from aioemu.machine import inspect
+from aioemu.machine import inspect, trees
 from aioemu.machine.board import Board
 from aioemu.machine.boards import make_board
 from aioemu.machine.clock import VirtualClock
@@ -35,6 +35,9 @@ from aioemu.machine.served import SERVED
 from aioemu.machine.site import Site
 from aioemu.machine.vcpus import enter
 from aioemu.memory.guest import GuestMemory
+
+if TYPE_CHECKING:
+    from aioemu.machine.keys import Typist
 
 RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
 UNMANNED = ("none", "qtest")  # accelerators without a processor: a test that drives the machine owns the clock
@@ -227,9 +230,23 @@ class Machine:
     def virtual(self) -> inspect.VirtualMemory:
         return inspect.VirtualMemory(self.native, self.memory)
 
+    @property
+    def keyboard(self) -> Typist | None:
+        """Who presses the keys, where there is a keyboard."""
+        found: Typist | None = self.kit.chips.get("i8042-keys")
+        return found
+
     def registers(self, vcpu: int) -> str:
         """A vCPU's registers as text; while it stands still."""
         return inspect.registers_text(self.native, vcpu)
+
+    def qtree(self) -> str:
+        """Every device, by the bus it is on, as text."""
+        return trees.device_text(self.site)
+
+    def pci_report(self) -> str:
+        """Every PCI function as the guest has set it up, as text."""
+        return trees.pci_text(self.site)
 
     def mtree(self) -> str:
         """What is where on the bus, as text."""

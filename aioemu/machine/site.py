@@ -62,6 +62,7 @@ class Site:
         self._virtio: VirtioBay | None = None
         self.buses: dict[str, PciBus] = {}
         self.devices: dict[str, Any] = {}  # by id or generated name
+        self.drivers: dict[str, str] = {}  # the models of these, by the same names
         self._options = DeviceOptions("")
         root = getattr(board, "pci_bus", None)
         if root is not None:
@@ -84,6 +85,7 @@ class Site:
         self._options = options
         device = kind.make(self, name, read_properties(options.driver, kind.properties, {**defaults, **options.props}))
         self.devices[name] = device
+        self.drivers[name] = kind.name
         return device
 
     def add_debugcon(self, chardev: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
+from aioemu.errors import MonitorError
 from aioemu.protocol.machine import Machine
 from aioemu.protocol.registry import command
 from aioemu.protocol.schema import Record
@@ -74,6 +75,12 @@ def system_powerdown(machine: Machine) -> None:
     machine.powerdown()
 
 
+@command("system_wakeup")
+def system_wakeup(machine: Machine) -> None:
+    """Wake a guest that sleeps: no board here lets a guest sleep, and this says so."""
+    raise MonitorError("wake-up from suspend is not supported by this guest")
+
+
 @command("quit")
 async def quit_(machine: Machine) -> None:
     """End the machine now, whatever the guest does."""
@@ -86,4 +93,4 @@ def inject_nmi(machine: NmiMachine) -> None:
     machine.inject_nmi()
 
 
-COMMANDS = (query_status, stop, cont, system_reset, system_powerdown, quit_, inject_nmi)
+COMMANDS = (query_status, stop, cont, system_reset, system_powerdown, system_wakeup, quit_, inject_nmi)

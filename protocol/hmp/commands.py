@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from aioemu.config.chardev_options import parse_chardev
 from aioemu.config.grammar import Options
+from aioemu.devices.scancodes import key_numbers
 from aioemu.errors import MonitorError
 from aioemu.protocol.framing import encode
 from aioemu.protocol.hmp.memory import dump, number
@@ -122,6 +124,22 @@ async def _memsave(interpreter: Interpreter, values: Values) -> str:
     return ""
 
 
+async def _sendkey(interpreter: Interpreter, values: Values) -> str:
+    """Names and 0x numbers with `-` between them; `<` is the key less."""
+    keys = []
+    for name in values["keys"].split("-"):
+        name = "less" if name == "<" else name
+        if name in key_numbers():
+            keys.append(key_numbers()[name])
+        elif re.fullmatch("0x[0-9a-fA-F]{1,2}", name):
+            keys.append(int(name, 16))
+        else:
+            raise MonitorError(f"invalid parameter: {name}")
+    given = {"keys": [{"type": "number", "data": key} for key in keys], "hold-time": values["hold_ms"]}
+    await interpreter.qmp("send-key", {key: value for key, value in given.items() if value is not None})
+    return ""
+
+
 def _nothing(values: Values) -> Values:
     return {}
 
@@ -219,11 +237,20 @@ COMMANDS: tuple[HmpCommand, ...] = (
         parameters("device", "data"),
         ("ringbuf-write",),
     ),
+    HmpCommand(
+        "sendkey",
+        "keys [hold_ms]",
+        "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",
+        _sendkey,
+        parameters("keys", "hold_ms:number?"),
+        ("send-key",),
+    ),
     HmpCommand("stop|s", "", "stop emulation", _silent("stop"), qmp=("stop",)),
     HmpCommand(
         "system_powerdown", "", "send system power down event", _silent("system_powerdown"), qmp=("system_powerdown",)
     ),
     HmpCommand("system_reset", "", "reset the system", _silent("system_reset"), qmp=("system_reset",)),
+    HmpCommand("system_wakeup", "", "wakeup guest from suspend", _silent("system_wakeup"), qmp=("system_wakeup",)),
     HmpCommand(
         "watchdog_action",
         "[reset|shutdown|poweroff|pause|debug|none|inject-nmi]",

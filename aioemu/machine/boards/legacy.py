@@ -22,6 +22,7 @@ from aioemu.devices.rtc import Rtc
 from aioemu.devices.rtc_clock import make_clock
 from aioemu.devices.uart import Uart
 from aioemu.errors import HostError
+from aioemu.machine.keys import Typist
 from aioemu.machine.kit import Kit
 from aioemu.machine.serial import PolledOutput
 
@@ -65,6 +66,7 @@ def add_i8042(kit: Kit) -> I8042:
     controller: I8042 = kit.add("i8042", I8042(kit.irq(1), kit.irq(12), kit.wishes.reset))
     for port, block in ((0x60, controller.port60), (0x64, controller.port64)):
         kit.map("i8042", block, PIO, port)
+    kit.add("i8042-keys", Typist(controller.keyboard, kit.clock))
     return controller
 
 

@@ -1,0 +1,107 @@
+"""The machine's devices as text, for monitors: by the bus they are on (`info qtree`), and PCI alone (`info pci`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aioemu.devices.pci.bus import PciBus
+    from aioemu.devices.pci.function import PciFunction
+    from aioemu.machine.site import Site
+
+INTERRUPT_LINE = 0x3C  # PCI 3.0, 6.2.4
+CLASSES = {  # base class and subclass (PCI Code and ID Assignment 1.11)
+    0x0100: "SCSI controller",
+    0x0180: "Storage controller",
+    0x0200: "Ethernet controller",
+    0x0280: "Network controller",
+    0x0500: "RAM controller",
+    0x0600: "Host bridge",
+    0x0601: "ISA bridge",
+    0x0604: "PCI bridge",
+    0x0780: "Communication controller",
+    0x0880: "System peripheral",
+}
+
+
+def pci_text(site: Site) -> str:
+    """Bus, device and function of everything that answers now, its ids, its interrupt, its BARs."""
+    lines = []
+    for bus, devfn, function in _functions(site):
+        number = _number(bus)
+        lines.append(f"  Bus {number:2d}, device {devfn >> 3:3d}, function {devfn & 7}:")
+        lines += [f"    {line}" for line in _describe(site, function)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def device_text(site: Site) -> str:
+    """The board's chips, then each PCI function with what is behind it."""
+    lines = ["bus: main-system-bus", "  type System"]
+    own = set(site.kit.chips) - {"pci"}
+    lines += [
+        f'  dev: {site.drivers.get(name, name)}, id "{name if name in site.drivers else ""}"' for name in sorted(own)
+    ]
+    root = next(iter(site.buses.values()), None)
+    if root is not None:
+        lines.append('  dev: pci-host, id ""')
+        lines += _bus_lines(site, root, 2)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _bus_lines(site: Site, bus: PciBus, depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    yield f"{indent}bus: {bus.name}"
+    yield f"{indent}  type PCIE"
+    for devfn, function in sorted(bus.functions.items()):
+        name = _id(site, function)
+        yield f'{indent}  dev: {site.drivers.get(name, function.name)}, id "{name}"'
+        yield f"{indent}    addr = {devfn >> 3:02x}.{devfn & 7}"
+        where = f"{_number(bus):02x}:{devfn >> 3:02x}.{devfn & 7}"
+        yield f"{indent}    class {_class(function)}, addr {where}, {_ids(function)}"
+        behind = getattr(function, "behind", None)
+        if behind is not None:
+            yield from _bus_lines(site, behind, depth + 2)
+
+
+def _describe(site: Site, function: PciFunction) -> Iterator[str]:
+    who = function.identity
+    yield f"{_class(function)}: PCI device {who.vendor:04x}:{who.device:04x}"
+    if who.subsystem_vendor or who.subsystem:
+        yield f"  PCI subsystem {who.subsystem_vendor:04x}:{who.subsystem:04x}"
+    if function.pin:
+        yield f"  IRQ {function.read(INTERRUPT_LINE, 1)}, pin {'ABCD'[function.pin - 1]}"
+    behind = getattr(function, "behind", None)
+    if behind is not None:
+        yield f"  BUS {_number(behind)}."
+    for bar in function.bars:
+        kind = {"io": "I/O", "mem32": "32 bit memory", "mem64": "64 bit memory"}[bar.spec.kind]
+        base = bar.spec.base([function.bar[n] for n in range(len(function.bar))])
+        place = f"{base:#06x} [{base + bar.spec.size - 1:#06x}]" if base is not None else "not set up"
+        yield f"  BAR{bar.spec.index}: {kind} at {place}."
+    yield f'  id "{_id(site, function)}"'
+
+
+def _functions(site: Site) -> Iterator[tuple[PciBus, int, PciFunction]]:
+    for bus in site.buses.values():
+        for devfn, function in sorted(bus.functions.items()):
+            yield bus, devfn, function
+
+
+def _number(bus: PciBus) -> int:
+    """What the guest calls the bus; 0 as long as it has not said."""
+    return bus.bridge.secondary_bus if bus.bridge is not None else 0
+
+
+def _id(site: Site, function: PciFunction) -> str:
+    """What the user called the device."""
+    return function.name if function.name in site.drivers else ""
+
+
+def _class(function: PciFunction) -> str:
+    return CLASSES.get(function.identity.class_code >> 8, f"Class {function.identity.class_code >> 8:04x}")
+
+
+def _ids(function: PciFunction) -> str:
+    who = function.identity
+    return f"pci id {who.vendor:04x}:{who.device:04x} (sub {who.subsystem_vendor:04x}:{who.subsystem:04x})"
