@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aioemu.devices.pci.bridge import RootPort
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
+    from aioemu.devices.virtio.console import Port, VirtioConsole
     from aioemu.devices.virtio.device import VirtioDevice
     from aioemu.machine.virtio import Transport, VirtioBay
 
@@ -143,6 +144,24 @@ class Site:
             if group.id == name:
                 return group.type or "", dict(group.values)
         raise ConfigError(f"{about}: there is no -object with id '{name}'", "-device")
+
+    def claim(self, chardev: str) -> Chardev:
+        return self.serial.chardevs.claim(chardev)
+
+    def serial_bus(self, name: str) -> VirtioConsole:
+        from aioemu.devices.virtio.console import VirtioConsole
+
+        wanted = self._options.bus
+        found = {f"{n}.0": d for n, d in self.devices.items() if isinstance(d, VirtioConsole)}
+        if not found:
+            raise ConfigError(f"No 'virtio-serial-bus' bus found for device '{self._options.driver}'", "-device")
+        if wanted is not None and wanted not in found:
+            raise ConfigError(f"Bus '{wanted}' not found{did_you_mean(wanted, found)}", "-device")
+        return next(iter(found.values())) if wanted is None else found[wanted]
+
+    def add_port(self, name: str, port: Port) -> Any:
+        port.on_open = lambda is_open: self.kit.log.event("VSERPORT_CHANGE", id=name, open=is_open)
+        return self.kit.add(name, port)
 
     def on_close(self, close: Callable[[], None]) -> None:
         self.kit.closers.append(close)

@@ -109,6 +109,7 @@ class VirtioBay:
 
     def _connect(self, name: str, device: VirtioDevice) -> None:
         self.kit.router.notify(device.chip, device.notified, name)
+        self.kit.closers.append(device.close)
         device.on_broken = lambda why: self._broken(name, why)
         if type(device).run is not VirtioDevice.run:
             task = asyncio.get_running_loop().create_task(self._run(name, device))

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from aioemu.bus.wires import Placeable
+from aioemu.chardev.base import Chardev
 from aioemu.devices.pci.bridge import RootPort
 from aioemu.devices.pci.bus import PciBus
 from aioemu.devices.pci.function import PciFunction
 from aioemu.devices.uart import Uart
+from aioemu.devices.virtio.console import Port, VirtioConsole
 from aioemu.devices.virtio.device import VirtioDevice
 from aioemu.devices.virtio.mmio import VirtioMmio
 from aioemu.devices.virtio.pci import VirtioPci
@@ -75,6 +77,17 @@ class FakeSite:
 
     def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
         return "rng-builtin", {}
+
+    def claim(self, chardev: str) -> Chardev:
+        raise NotImplementedError
+
+    def serial_bus(self, name: str) -> VirtioConsole:
+        bus = VirtioConsole()
+        self.place("bus", VirtioMmio(bus))
+        return bus
+
+    def add_port(self, name: str, port: Port) -> Any:
+        return port
 
     def on_close(self, close: Callable[[], None]) -> None:
         """Sites of tests hold nothing."""

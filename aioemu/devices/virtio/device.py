@@ -59,6 +59,7 @@ class VirtioDevice:
         self.ring = ring or RingProperties()
         self.power_on_config = config
         self.running = False  # the driver drives it
+        self.closed = False
         self.on_running: Callable[[bool], None] = lambda running: None  # the transport's
         self.on_broken: Callable[[str], None] = lambda why: None  # the machine's
         offered = features | ring_features(self.ring)
@@ -106,16 +107,24 @@ class VirtioDevice:
 
     def set_config(self, offset: int, data: bytes, *, tell: bool = True) -> None:
         """Change the configuration, with an interrupt for the driver."""
-        self._set_config(offset, data, tell)
+        self._set_config(offset, data, tell and not self.closed)
 
     def fail(self) -> None:
         """Stop until the driver resets the device (NEEDS_RESET)."""
-        lib.core_virtio_break(self.chip)
+        if not self.closed:
+            lib.core_virtio_break(self.chip)
+
+    def close(self) -> None:
+        """The machine goes away: chains that are out become void, and nothing here reaches the machine again."""
+        self.reset()
+        self.closed = True
 
     # ---- the transport's side ----------------------------------------------------------------------------------------
 
     def handle_status(self, value: int) -> None:
         """The driver wrote the device status."""
+        if self.closed:
+            return
         if value & 0xFF == 0:
             self.reset()
             return

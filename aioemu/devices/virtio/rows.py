@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aioemu.bus.wires import Timers
+from aioemu.chardev.base import Chardev
 from aioemu.devices.properties import prop
+from aioemu.devices.virtio.console import MAX_PORTS, Port, VirtioConsole
 from aioemu.devices.virtio.device import RingProperties, VirtioDevice
 from aioemu.devices.virtio.rng import VirtioRng, make_entropy
 from aioemu.errors import ConfigError
 
-MISC = "Misc devices"
+INPUT, MISC = "Input devices", "Misc devices"
+SERIAL_BUS = "virtio-serial-bus"
 
 
 class VirtioSite(Protocol):
@@ -31,6 +34,15 @@ class VirtioSite(Protocol):
 
     def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
         """Type and values of an `-object`; ConfigError when there is none."""
+
+    def claim(self, chardev: str) -> Chardev:
+        """A chardev, for this device alone."""
+
+    def serial_bus(self, name: str) -> VirtioConsole:
+        """The virtio-serial device that the options say (bus=), or the first."""
+
+    def add_port(self, name: str, port: Port) -> Any:
+        """Own a port: its state is kept, and its opening is an event."""
 
     def on_close(self, close: Callable[[], None]) -> None:
         """Call this when the machine goes away."""
@@ -99,4 +111,45 @@ def make_rng(site: VirtioSite, name: str, given: RngProperties) -> VirtioDevice:
     return VirtioRng(source, site.timers, max_bytes=given.max_bytes, period_ms=given.period, ring=given)
 
 
-VIRTIO_ROWS: tuple[VirtioRow, ...] = (*family("virtio-rng", MISC, "entropy from the host", RngProperties, make_rng),)
+@dataclass(frozen=True, slots=True)
+class SerialBusProperties(RingProperties):
+    """`-device virtio-serial-*`."""
+
+    max_ports: int = prop(MAX_PORTS, "uint32", "ports that there can be", least=1, most=MAX_PORTS)
+    emergency_write: bool = prop(True, "bool", "offer output without a driver")
+
+
+def make_serial_bus(site: VirtioSite, name: str, given: SerialBusProperties) -> VirtioDevice:
+    """A device for ports; they are added to it by name."""
+    return VirtioConsole(given.max_ports, emergency=given.emergency_write, ring=given)
+
+
+@dataclass(frozen=True, slots=True)
+class PortProperties:
+    """`-device virtconsole` and `virtserialport`."""
+
+    chardev: str | None = prop(None, "str", "ID of a chardev to use as a backend")
+    name: str | None = prop(None, "str", "what the guest finds the port by")
+    nr: int | None = prop(None, "uint32", "number of the port; by default the first free one")
+
+
+def make_port(console: bool) -> Callable[[VirtioSite, str, PortProperties], Any]:
+    """A port on a virtio-serial device."""
+
+    def made(site: VirtioSite, name: str, given: PortProperties) -> Any:
+        bus = site.serial_bus(name)
+        wire = site.claim(given.chardev) if given.chardev is not None else None
+        port = bus.add(Port(wire, console=console, label=given.name or ""), given.nr)
+        if wire is not None:
+            wire.connect(port)
+        return site.add_port(name, port)
+
+    return made
+
+
+VIRTIO_ROWS: tuple[VirtioRow, ...] = (
+    *family("virtio-rng", MISC, "entropy from the host", RngProperties, make_rng),
+    *family("virtio-serial", INPUT, "carries serial ports", SerialBusProperties, make_serial_bus),
+    VirtioRow("virtconsole", SERIAL_BUS, INPUT, "console on a virtio-serial device", PortProperties, make_port(True)),
+    VirtioRow("virtserialport", SERIAL_BUS, INPUT, "port on a virtio-serial device", PortProperties, make_port(False)),
+)
