@@ -1,7 +1,6 @@
 /* kvm_vcpu.c: the loop of a vCPU thread under KVM: enter, classify the exit, answer it. No allocation, no Python. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -10,22 +9,6 @@
 #include <unistd.h>
 
 #include "kvm.h"
-
-static void kick_arrived(int signal_number) {
-    (void)signal_number;
-}
-
-/* A real-time signal from the middle of the range: the C library uses the first two, programs mostly the ends. */
-int core_kick_signal(void) {
-    int number = SIGRTMIN + 11;
-    struct sigaction now;
-    if (sigaction(number, NULL, &now) == 0 && now.sa_handler != kick_arrived) {
-        struct sigaction action = {.sa_handler = kick_arrived};
-        sigemptyset(&action.sa_mask);
-        sigaction(number, &action, NULL);
-    }
-    return number;
-}
 
 int core_kvm_vcpu_open(struct core_vcpu *v) {
     struct kvm_machine *k = kvm_of(v->machine);
