@@ -13,6 +13,6 @@ pytestmark = pytest.mark.rig
 @pytest.mark.parametrize("case", CASES)
 def test_stock_linux(results: Results, case: str) -> None:
     """Each case of tests/rig/cases.py, whose docstring is its promise, ran to its end inside."""
-    failure = results.of(case)["failure"]
+    failure = results.of(case)
 
     assert not failure, f"inside the rig:\n{failure}"
