@@ -276,6 +276,8 @@ int64_t core_vq_write(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t
                       const uint8_t *data, uint64_t size);
 int core_vq_push(core_chip *virtio, uint32_t queue, uint32_t slot, uint32_t epoch, uint64_t written);
 int core_vq_flush(core_chip *virtio, uint32_t queue);
+int64_t core_ram_discard(core_machine *m, uint64_t gpa, uint64_t size);
+int64_t core_virtio_discard(core_chip *virtio, uint64_t gpa, uint64_t size);
 int core_vq_in_flight(core_chip *virtio, uint32_t queue, core_vchain_info *infos, int max);
 int core_vq_restore(core_chip *virtio, uint32_t queue, uint32_t id, uint32_t descriptors, const core_vseg *segments,
                     uint32_t count);

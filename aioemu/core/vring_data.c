@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "virtio.h"
+
+enum { VIRTIO_PAGE = 4096 }; /* of a balloon, whatever the processor's pages are (5.5.6) */
 
 /* The host's bytes at (gpa), and how many follow (*run); NULL where no memory is, or none that a device may write. */
 static uint8_t *ram_run(core_machine *m, uint64_t gpa, uint64_t *run, bool writable) {
@@ -102,6 +105,28 @@ int vq_indirect(struct core_vq *q, struct core_vchain *chain, uint64_t table, ui
         }
     }
     return linked ? vq_fail(q, "a chain is a loop") : 0;
+}
+
+/* Give the host back the memory behind whole pages of [gpa, +size): they read zero from then on, wherever the memory's
+ * file is mapped. How many bytes were given back, or -errno. */
+int64_t core_ram_discard(core_machine *m, uint64_t gpa, uint64_t size) {
+    uint64_t done = 0;
+    if (gpa % VIRTIO_PAGE || size % VIRTIO_PAGE || !vq_is_ram(m, gpa, size, true)) {
+        return -EINVAL;
+    }
+    for (uint64_t run = 0; done < size; done += run) {
+        uint8_t *host = ram_run(m, gpa + done, &run, true);
+        run = run < size - done ? run : size - done;
+        if (!host || madvise(host, run, MADV_REMOVE) < 0) {
+            return done ? (int64_t)done : -errno;
+        }
+        core_ram_written(m, gpa + done, run);
+    }
+    return (int64_t)done;
+}
+
+int64_t core_virtio_discard(core_chip *virtio, uint64_t gpa, uint64_t size) {
+    return virtio->machine ? core_ram_discard(virtio->machine, gpa, size) : -ENODEV;
 }
 
 /* ---- chains by queue, slot and epoch ---------------------------------------------------------------------------------------- */

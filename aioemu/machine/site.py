@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aioemu.devices.pci.bridge import RootPort
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
+    from aioemu.devices.virtio.balloon import VirtioBalloon
     from aioemu.devices.virtio.console import Port, VirtioConsole
     from aioemu.devices.virtio.device import VirtioDevice
     from aioemu.machine.virtio import Transport, VirtioBay
@@ -144,6 +145,14 @@ class Site:
             if group.id == name:
                 return group.type or "", dict(group.values)
         raise ConfigError(f"{about}: there is no -object with id '{name}'", "-device")
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.kit.memory.size_bytes
+
+    def watch_balloon(self, balloon: VirtioBalloon) -> VirtioBalloon:
+        balloon.on_actual = lambda actual: self.kit.log.event("BALLOON_CHANGE", actual=actual)
+        return balloon
 
     def claim(self, chardev: str) -> Chardev:
         return self.serial.chardevs.claim(chardev)

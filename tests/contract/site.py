@@ -11,6 +11,7 @@ from aioemu.devices.pci.bridge import RootPort
 from aioemu.devices.pci.bus import PciBus
 from aioemu.devices.pci.function import PciFunction
 from aioemu.devices.uart import Uart
+from aioemu.devices.virtio.balloon import VirtioBalloon
 from aioemu.devices.virtio.console import Port, VirtioConsole
 from aioemu.devices.virtio.device import VirtioDevice
 from aioemu.devices.virtio.mmio import VirtioMmio
@@ -77,6 +78,13 @@ class FakeSite:
 
     def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
         return "rng-builtin", {}
+
+    @property
+    def memory_bytes(self) -> int:
+        return 1 << 30
+
+    def watch_balloon(self, balloon: VirtioBalloon) -> VirtioBalloon:
+        return balloon
 
     def claim(self, chardev: str) -> Chardev:
         raise NotImplementedError

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from aioemu.bus.wires import Timers
 from aioemu.chardev.base import Chardev
 from aioemu.devices.properties import prop
+from aioemu.devices.virtio.balloon import VirtioBalloon
 from aioemu.devices.virtio.console import MAX_PORTS, Port, VirtioConsole
 from aioemu.devices.virtio.device import RingProperties, VirtioDevice
 from aioemu.devices.virtio.rng import VirtioRng, make_entropy
@@ -34,6 +35,13 @@ class VirtioSite(Protocol):
 
     def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
         """Type and values of an `-object`; ConfigError when there is none."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory the machine has."""
+
+    def watch_balloon(self, balloon: VirtioBalloon) -> VirtioBalloon:
+        """What it says becomes events."""
 
     def claim(self, chardev: str) -> Chardev:
         """A chardev, for this device alone."""
@@ -147,8 +155,30 @@ def make_port(console: bool) -> Callable[[VirtioSite, str, PortProperties], Any]
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class BalloonProperties(RingProperties):
+    """`-device virtio-balloon-*`."""
+
+    deflate_on_oom: bool = prop(False, "bool", "the guest may take memory back when it has none left")
+    free_page_reporting: bool = prop(False, "bool", "the guest gives back what it frees")
+
+
+def make_balloon(site: VirtioSite, name: str, given: BalloonProperties) -> VirtioDevice:
+    """A balloon as large as the machine's memory."""
+    return site.watch_balloon(
+        VirtioBalloon(
+            site.memory_bytes,
+            site.timers,
+            deflate_on_oom=given.deflate_on_oom,
+            reporting=given.free_page_reporting,
+            ring=given,
+        )
+    )
+
+
 VIRTIO_ROWS: tuple[VirtioRow, ...] = (
     *family("virtio-rng", MISC, "entropy from the host", RngProperties, make_rng),
+    *family("virtio-balloon", MISC, "takes memory back from the guest", BalloonProperties, make_balloon),
     *family("virtio-serial", INPUT, "carries serial ports", SerialBusProperties, make_serial_bus),
     VirtioRow("virtconsole", SERIAL_BUS, INPUT, "console on a virtio-serial device", PortProperties, make_port(True)),
     VirtioRow("virtserialport", SERIAL_BUS, INPUT, "port on a virtio-serial device", PortProperties, make_port(False)),
