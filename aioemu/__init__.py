@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from aioemu.bus.wires import MMIO as MMIO
     from aioemu.bus.wires import PIO as PIO
     from aioemu.config import MachineConfig as MachineConfig
+    from aioemu.devices.virtio.device import VirtioDevice as VirtioDevice
     from aioemu.errors import AccelError as AccelError
     from aioemu.errors import ConfigError as ConfigError
     from aioemu.errors import EmuError as EmuError
@@ -52,6 +53,7 @@ EXPORTS = {
     "RegisterBlock": "aioemu.api",
     "RunState": "aioemu.api",
     "StateError": "aioemu.errors",
+    "VirtioDevice": "aioemu.devices.virtio.device",
     "bit": "aioemu.api",
     "field": "aioemu.api",
 }

@@ -29,6 +29,7 @@ from aioemu.machine.report import format_registers
 from aioemu.machine.runstate import Cause, ExitStatus, RunState
 
 if TYPE_CHECKING:
+    from aioemu.devices.virtio.device import VirtioDevice
     from aioemu.protocol.hub import MonitorHub
 
 __all__ = [
@@ -100,6 +101,7 @@ class Machine:
         self._machine: _Machine | None = None
         self._hub: MonitorHub | None = None
         self._placements: list[tuple[Placeable, int, int, str]] = []
+        self._plugged: dict[str, VirtioDevice] = {}
 
     @classmethod
     def from_config(cls, config: MachineConfig) -> Self:
@@ -129,6 +131,7 @@ class Machine:
         if self._machine is not None:
             raise EmuError("this machine is open already")
         machine = _Machine(self.config, self._log)
+        machine.own_devices = self._plugged
         await machine.open()
         try:
             for device, space, base, name in self._placements:
@@ -228,6 +231,15 @@ class Machine:
             self._placements.append((device, space, base, label))
         else:
             self._machine.kit.place(label, device, (space, base))
+
+    def plug(self, device: VirtioDevice, name: str | None = None) -> None:
+        """Plug in a virtio device of your own, by PCI or in a virtio-mmio slot; slots only before entering."""
+        label = name or f"{type(device).__name__.lower()}{len(self._plugged)}"
+        if label in self._plugged:
+            raise ValueError(f"plug: there is a device called {label}")
+        if self._machine is not None:
+            self._machine.site.plug_own(label, device)
+        self._plugged[label] = device
 
     def irq(self, gsi: int) -> IrqSource:
         """A source of interrupt line `gsi`; lines with several sources are their OR."""

@@ -74,6 +74,7 @@ class Machine:
         self._control = asyncio.Lock()
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._boot_files: BootFiles | None = None
+        self.own_devices: dict[str, Any] = {}  # virtio devices of the program, plugged in before the guest boots
 
     # ---- building --------------------------------------------------------------------------------------------------
 
@@ -118,6 +119,8 @@ class Machine:
             self.site.add_debugcon(config.debugcon)
         for device in config.devices:
             self.site.add(device)
+        for name, own in self.own_devices.items():
+            self.site.plug_own(name, own)
 
     def _add_vcpus(self) -> None:
         if self.accelerator.name in UNMANNED:

@@ -29,6 +29,12 @@ def test_own_device() -> None:
 
 
 @pytest.mark.guest
+def test_own_virtio() -> None:
+    """examples/own_virtio.py: Linux reads what a device of 40 lines gives."""
+    assert "rolled 2a 2a 2a 2a" in run("examples/own_virtio.py")
+
+
+@pytest.mark.guest
 @pytest.mark.slow
 @pytest.mark.parametrize("board", ["microvm", "q35"])
 def test_demo(board: str) -> None:
