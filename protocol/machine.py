@@ -111,6 +111,19 @@ class IoThread(Protocol):
     aio_max_batch: int
 
 
+class Devices(Protocol):
+    """Devices that come and go (attribute `devices`); DEVICE_DELETED and DEVICE_UNPLUG_GUEST_ERROR are recorded."""
+
+    def names(self) -> Mapping[str, str]:
+        """Every device by id or generated name, and its model."""
+
+    def add(self, driver: str, name: str | None, bus: str | None, values: Mapping[str, Any]) -> None:
+        """Plug one in; EmuError when that cannot be."""
+
+    def remove(self, name: str) -> None:
+        """Ask the guest to let one go; EmuError when it cannot be asked."""
+
+
 class Keys(Protocol):
     """Fingers on the keyboard (attribute `keyboard`): keys by their set 1 numbers, bit 7 for those behind 0xE0."""
 

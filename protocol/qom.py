@@ -107,6 +107,10 @@ def _plain_root(machine: Machine) -> Node:
         f"device[{vcpu.index}]": Node("cpu", {"thread-id": Property("int", lambda vcpu=vcpu: vcpu.thread_id)})  # type: ignore[misc]
         for vcpu in getattr(machine, "vcpus", None) or ()
     }
-    board.inner = {"unattached": Node("container", inner=dict(vcpus))}
+    devices = getattr(machine, "devices", None)
+    peripheral = Node("container")
+    if devices is not None:
+        peripheral.listing = lambda: {name: Node(model) for name, model in devices.names().items()}
+    board.inner = {"peripheral": peripheral, "unattached": Node("container", inner=dict(vcpus))}
     chardevs = Node("container", listing=lambda: {each.label: Node("chardev") for each in machine.chardevs.query()})
     return Node("container", inner={"machine": board, "objects": Node("container"), "chardevs": chardevs})

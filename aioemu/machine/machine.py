@@ -25,6 +25,7 @@ from aioemu.machine import inspect, trees
 from aioemu.machine.board import Board
 from aioemu.machine.boards import make_board
 from aioemu.machine.clock import VirtualClock
+from aioemu.machine.hotplug import HotPlug
 from aioemu.machine.kit import Kit, Wishes
 from aioemu.machine.memory import make_memory
 from aioemu.machine.native import Native, Stop, StopKind
@@ -238,6 +239,11 @@ class Machine:
         """Who presses the keys, where there is a keyboard."""
         found: Typist | None = self.kit.chips.get("i8042-keys")
         return found
+
+    @property
+    def devices(self) -> HotPlug | None:
+        """What adds and removes devices while the guest runs, on a board that can."""
+        return HotPlug(self.site, self.emit) if self.site.buses else None
 
     def registers(self, vcpu: int) -> str:
         """A vCPU's registers as text; while it stands still."""

@@ -90,6 +90,11 @@ class Site:
         self.drivers[name] = kind.name
         return device
 
+    def remove(self, name: str, bus: PciBus, number: int) -> None:
+        """Take a PCI function away, and forget its name."""
+        bus.unplug(number)
+        del self.devices[name], self.drivers[name]
+
     def add_debugcon(self, chardev: str) -> None:
         """`-debugcon`: the debug console at its usual port."""
         self.place("debugcon", DebugCon(self.sink(chardev)), (PIO, DEBUGCON_PORT))

@@ -99,6 +99,11 @@ async def _object_add(interpreter: Interpreter, values: Values) -> str:
     return ""
 
 
+async def _device_add(interpreter: Interpreter, values: Values) -> str:
+    await interpreter.qmp("device_add", Options.parse("device_add", values["device"], "driver").rest())
+    return ""
+
+
 async def _qom_list(interpreter: Interpreter, values: Values) -> str:
     if values["path"] is None:
         return "/\n"
@@ -176,6 +181,15 @@ COMMANDS: tuple[HmpCommand, ...] = (
     ),
     HmpCommand("cont|c", "", "resume emulation", _silent("cont"), qmp=("cont",)),
     HmpCommand("cpu", "index", "set the default CPU", _cpu, parameters("index:number"), needs=("vcpus",)),
+    HmpCommand(
+        "device_add",
+        "driver[,prop=value][,...]",
+        "add device, like -device on the command line",
+        _device_add,
+        parameters("device:rest"),
+        ("device_add",),
+    ),
+    HmpCommand("device_del", "device", "remove device", _silent("device_del"), parameters("id"), ("device_del",)),
     HmpCommand(
         "getfd",
         "getfd name",

@@ -1,8 +1,7 @@
 """PCI Express root port: a bridge with one bus behind it (PCI-to-PCI Bridge 1.2; PCIe 2.0, 7.5).
 
 The bus numbers that the guest writes decide where the functions behind it are found. The memory and I/O windows are
-kept for the guest, but not enforced: a function behind the port decodes what its own BARs say. Hot plug is not here
-yet; its registers are in the Express capability.
+kept for the guest, but not enforced: a function behind the port decodes what its own BARs say.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aioemu.devices.pci.capabilities import ROOT_PORT, Capability, Express, PowerManagement
-from aioemu.devices.pci.capabilities import SlotStatus as ExpressSlotStatus
+from aioemu.devices.pci.capabilities import Capability, PowerManagement
 from aioemu.devices.pci.function import Identity, PciFunction
 from aioemu.devices.pci.header import TYPE_1, BridgeControl
+from aioemu.devices.pci.hotplug import HotSlot
 from aioemu.devices.pci.msi import Msi
 
 if TYPE_CHECKING:
@@ -58,20 +57,36 @@ class Bridge(PciFunction):
 
 
 class RootPort(Bridge):
-    """`pcie-root-port`: `slot_number` is what the guest calls the slot."""
+    """`pcie-root-port`: `slot_number` is what the guest calls the slot. Devices come and go through `express`."""
 
     def __init__(self, slot_number: int, *, port: int = 0, extra: Sequence[Capability] = (), pin: int = 1) -> None:
-        self.express = Express(ROOT_PORT, slot_number=slot_number, link_port=port)
+        self.express = HotSlot(slot_number, port)
+        self._asks = False
         capabilities = (PowerManagement(), Msi(), self.express, *extra)
         super().__init__(ROOT_PORT_ID, capabilities=capabilities, pin=pin, name=f"root port {slot_number}")
+        self.express.signal = self._signal
+        self.express.start(False)
 
     def occupied(self, present: bool) -> None:
-        """A device is in the slot."""
-        if present:
-            self.express.set_bits("slot_status", ExpressSlotStatus.present)
-        else:
-            self.express.clear_bits("slot_status", ExpressSlotStatus.present)
+        """A device is in the slot, or none; a running guest is told by `express.announce`."""
+        self.express.occupied(present)
 
     def on_reset(self) -> None:
         super().on_reset()
-        self.occupied(self.behind is not None and bool(self.behind.functions))
+        self._asks = False
+        if self.express.removing:
+            self.express.removing = False
+            self.express.released()
+        self.express.start(self.behind is not None and bool(self.behind.functions))
+
+    def loaded(self) -> None:
+        super().loaded()
+        self.express.loaded()
+
+    def _signal(self, asks: bool) -> None:
+        """One message each time that asking begins, or the pin as long as it lasts."""
+        began, self._asks = asks and not self._asks, asks
+        by_message = self.msi is not None and self.msi.enabled
+        self.set_intx(asks and not by_message)
+        if began and by_message:
+            self.notify(0)

@@ -1,0 +1,213 @@
+"""Devices come and go through root ports: the registers as a guest's driver uses them, and stock Linux itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from aioemu.accel.tcg import find_engine
+from aioemu.api import Machine as Vm
+from aioemu.bus.wires import PIO
+from aioemu.config import AccelOptions, DeviceOptions, MachineConfig, MachineOptions
+from aioemu.errors import MonitorError
+from aioemu.images import PROMPT, debian_guest
+from aioemu.machine.machine import Machine
+from aioemu.protocol.hmp.interpreter import Interpreter
+from aioemu.protocol.hub import LocalCaller, MonitorHub
+
+PORT = 1 << 3  # the root port is 00:01.0
+LNKSTA, SLTCTL, SLTSTA = 0x12, 0x18, 0x1A  # of the Express capability (PCIe 2.0, 7.8)
+PRESSED, PRESENCE_CHANGED, PRESENT, LINK_CHANGED, LINK_ACTIVE = 1, 8, 0x40, 0x100, 0x2000
+ON, BLINKING, OFF = 0x100, 0x200, 0x300
+EVENTS_ON = 0x1 | 0x20 | 0x1000  # button, hot plug interrupt, link
+ADD = {"driver": "pvpanic-pci", "id": "p0", "bus": "port0"}
+
+
+class Bench:
+    """A machine without a processor, and the guest's hands on its root port."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.hub = MonitorHub(machine)
+        self.monitor = Interpreter(LocalCaller(self.hub))
+        self.events: list[tuple[str, str | None]] = []
+        self.hub.listeners.append(lambda e: self.events.append((e["event"], e.get("data", {}).get("device"))))
+        self.config_write(0x18, 4, 0x00020200 | 0x0000)  # secondary and subordinate bus 2
+        at = self.config_read(0x34, 1)
+        while self.config_read(at, 1) != 0x10:
+            at = self.config_read(at + 1, 1)
+        self.express = at
+
+    def _select(self, offset: int, bus: int, devfn: int) -> int:
+        self.machine.native.router.write(PIO, 0xCF8, 4, 1 << 31 | bus << 16 | devfn << 8 | offset & ~3)
+        return 0xCFC + (offset & 3)
+
+    def config_read(self, offset: int, size: int, bus: int = 0, devfn: int = PORT) -> int:
+        return self.machine.native.router.read(PIO, self._select(offset, bus, devfn), size)
+
+    def config_write(self, offset: int, size: int, value: int) -> None:
+        self.machine.native.router.write(PIO, self._select(offset, 0, PORT), size, value)
+
+    def read(self, register: int) -> int:
+        return self.config_read(self.express + register, 2)
+
+    def write(self, register: int, value: int) -> None:
+        self.config_write(self.express + register, 2, value)
+
+    @property
+    def slot(self) -> int:
+        """Vendor and device behind the port."""
+        return self.config_read(0, 4, bus=2, devfn=0)
+
+    def interrupting(self) -> bool:
+        return any(source.level for source in self.machine.kit.sources)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    config = MachineConfig(
+        machine=MachineOptions("q35"),
+        accel=(AccelOptions("qtest"),),
+        devices=(DeviceOptions("pcie-root-port", "port0"), DeviceOptions("isa-debug-exit", "exit0")),
+    )
+    machine = Machine(config)
+    await machine.open()
+    made = Bench(machine)
+    yield made
+    made.hub.close()
+    machine.close()
+
+
+async def test_device_comes_and_the_guest_is_told(bench: Bench) -> None:
+    """It answers behind the port, presence and link are up, and their change interrupts until it is cleared."""
+    assert bench.slot == 0xFFFFFFFF
+    bench.write(SLTCTL, EVENTS_ON | OFF)
+    assert not bench.interrupting()
+
+    await bench.hub.execute("device_add", ADD)
+    assert bench.slot == 0x00111B36
+    assert bench.read(SLTSTA) == PRESENT | PRESENCE_CHANGED | LINK_CHANGED
+    assert bench.read(LNKSTA) & LINK_ACTIVE
+    assert bench.interrupting()
+    bench.write(SLTSTA, PRESENCE_CHANGED | LINK_CHANGED)
+    assert bench.read(SLTSTA) == PRESENT
+    assert not bench.interrupting()
+    assert {each["name"] for each in await bench.hub.execute("qom-list", {"path": "/machine/peripheral"})} >= {"p0"}
+
+
+async def test_device_goes_when_the_guest_lets_it(bench: Bench) -> None:
+    """The button is pressed, the indicator blinks, goes off, and only then the device is gone; its id is free again."""
+    await bench.hub.execute("device_add", ADD)
+    bench.write(SLTSTA, PRESENCE_CHANGED | LINK_CHANGED)
+    bench.write(SLTCTL, EVENTS_ON | ON)
+
+    await bench.monitor.run("device_del p0")
+    assert bench.read(SLTSTA) == PRESENT | PRESSED
+    assert bench.interrupting()
+    with pytest.raises(MonitorError, match="Device p0 is already in the process of unplug"):
+        await bench.hub.execute("device_del", {"id": "/machine/peripheral/p0"})
+    bench.write(SLTSTA, PRESSED)
+    bench.write(SLTCTL, EVENTS_ON | BLINKING)
+    assert bench.slot == 0x00111B36
+    assert bench.events == []
+
+    bench.write(SLTCTL, EVENTS_ON | OFF)
+    assert bench.events == [("DEVICE_DELETED", "p0")]
+    assert bench.slot == 0xFFFFFFFF
+    assert bench.read(SLTSTA) == PRESENCE_CHANGED | LINK_CHANGED
+    assert not bench.read(LNKSTA) & LINK_ACTIVE
+    assert await bench.monitor.run("device_add pvpanic-pci,id=p0,bus=port0") == ""
+    assert bench.slot == 0x00111B36
+
+
+async def test_refusal_is_an_event(bench: Bench) -> None:
+    """An indicator that stops blinking and stays on keeps the device; it can be asked for again."""
+    await bench.hub.execute("device_add", ADD)
+    bench.write(SLTCTL, ON)
+    for _ in range(2):
+        await bench.hub.execute("device_del", {"id": "p0"})
+        bench.write(SLTCTL, BLINKING)
+        bench.write(SLTCTL, ON)
+
+    assert bench.events == [("DEVICE_UNPLUG_GUEST_ERROR", "p0")] * 2
+    assert bench.slot == 0x00111B36
+
+
+async def test_reset_ends_what_was_asked_for(bench: Bench) -> None:
+    """A guest that never answers loses the device with the next reset."""
+    await bench.hub.execute("device_add", ADD)
+    bench.write(SLTCTL, ON)
+    await bench.hub.execute("device_del", {"id": "p0"})
+    await bench.hub.execute("system_reset")
+
+    assert ("DEVICE_DELETED", "p0") in bench.events
+    assert not bench.read(SLTSTA) & PRESENT
+    assert "p0" not in await bench.monitor.run("info qtree")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"driver": "nope"}, "'nope' is not a valid device model name"),
+        ({"driver": "pvpanic-pci"}, "Bus 'pcie.0' does not support hotplugging"),
+        ({"driver": "pvpanic-pci", "bus": "nope"}, "Bus 'nope' not found"),
+        ({**ADD, "id": "exit0"}, "Duplicate device ID 'exit0'"),
+        ({**ADD, "id": "1"}, "Parameter 'id' expects an identifier"),
+        ({**ADD, "nope": 1}, "nope"),
+        ({**ADD, "events": "x"}, "events"),
+        ({**ADD, "addr": "1.0"}, "addr"),
+        ({**ADD, "driver": "pcie-root-port"}, "can not be hotplugged"),
+        ({"bus": "port0"}, "Parameter 'driver' is missing"),
+    ],
+)
+async def test_what_cannot_be_added_changes_nothing(bench: Bench, arguments: dict[str, object], message: str) -> None:
+    """The error names it, the slot stays empty, the guest hears nothing."""
+    with pytest.raises(MonitorError, match=message):
+        await bench.hub.execute("device_add", dict(arguments))
+
+    assert bench.slot == 0xFFFFFFFF
+    assert bench.read(SLTSTA) == 0
+
+
+async def test_what_cannot_be_removed_is_named(bench: Bench) -> None:
+    """Unknown devices are DeviceNotFound; the board's buses let nothing go; a slot takes one device."""
+    with pytest.raises(MonitorError) as caught:
+        await bench.hub.execute("device_del", {"id": "nope"})
+    assert caught.value.error_class == "DeviceNotFound"
+    for name in ("exit0", "port0"):
+        with pytest.raises(MonitorError, match="does not support hotplugging"):
+            await bench.hub.execute("device_del", {"id": name})
+    await bench.hub.execute("device_add", ADD)
+    with pytest.raises(MonitorError, match="no free slot"):
+        await bench.hub.execute("device_add", {**ADD, "id": "p1"})
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(find_engine() is None, reason="needs the CPU engine")
+async def test_linux_takes_and_gives_devices() -> None:
+    """Debian's kernel finds a device that is plugged in, lets it go when asked, and takes it again."""
+    image = debian_guest()
+    append = f"{image.append} loglevel=7"
+    keywords: dict[str, Any] = {
+        "machine": "q35",
+        "accel": "tcg",
+        "memory": "256M",
+        "kernel": image.vmlinux,
+        "initrd": image.initrd,
+    }
+    async with Vm(append=append, devices=["pcie-root-port,id=port0,slot=3"], **keywords) as vm:
+        await vm.console.expect(PROMPT, 120)
+        for _ in range(2):
+            await vm.qmp("device_add", **ADD)
+            await vm.console.expect(r"pci 0000:01:00.0: \[1b36:0011\]", 60)
+            await vm.console.send("cat /sys/bus/pci/devices/0000:01:00.0/device\n")
+            await vm.console.expect("0x0011", 60)
+            gone = asyncio.ensure_future(vm.events.wait("DEVICE_DELETED", 60))
+            await vm.qmp("device_del", id="p0")
+            assert (await gone).fields["device"] == "p0"
+            await vm.console.send("ls /sys/bus/pci/devices/0000:01:00.0\n")
+            await vm.console.expect("No such file", 60)
