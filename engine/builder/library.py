@@ -27,7 +27,8 @@ EXPORTS = ENGINE / "builder" / "exports.map"
 LIBRARY = "libunicorn.so"
 ARCHITECTURES = "x86;aarch64"
 # The renamed functions are in src/catch.c.
-CFLAGS = "-O2 -g0 -fno-semantic-interposition -Dabort=aioemu_abort -D__assert_fail=aioemu_assert_fail"
+RENAMED = "-Dabort=aioemu_abort -D__assert_fail=aioemu_assert_fail -Dfprintf=aioemu_fprintf"
+CFLAGS = f"-O2 -g0 -fno-semantic-interposition {RENAMED}"
 MAX_JOBS = 2  # leaves the rest of the host alone
 
 

@@ -38,6 +38,16 @@ void AIOEMU_FN(aioemu_cpu_free)(CPUState *cs)
     g_hash_table_destroy(cpu->cp_regs);
 }
 
+/* The next thing this CPU does is to take an undefined instruction exception. */
+void AIOEMU_FN(aioemu_undefined)(CPUState *cpu)
+{
+    CPUARMState *env = cpu->env_ptr;
+
+    cpu->exception_index = EXCP_UDEF;
+    env->exception.syndrome = syn_uncategorized();
+    env->exception.target_el = exception_target_el(env);
+}
+
 /* No EL2 and EL3; no SVE, which the state does not carry; no pointer authentication, which only costs. */
 void AIOEMU_FN(aioemu_cpu_model)(ARMCPU *cpu)
 {
@@ -128,9 +138,7 @@ void AIOEMU_FN(aioemu_call)(CPUARMState *env)
 
     if (vcpu->engine->cb.a64_call(vcpu->opaque, kind, env->exception.syndrome & 0xffff, env->xregs)) {
         env->pc -= INSTRUCTION_BYTES;
-        cpu->exception_index = EXCP_UDEF;
-        env->exception.syndrome = syn_uncategorized();
-        env->exception.target_el = exception_target_el(env);
+        AIOEMU_FN(aioemu_undefined)(cpu);
         arm_cpu_do_interrupt(cpu);
     }
 }

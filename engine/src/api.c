@@ -76,28 +76,36 @@ int aioemu_vcpu_create(aioemu_engine *engine, void *opaque, aioemu_vcpu **result
     return 0;
 }
 
+static void run(struct aioemu_engine *engine, struct aioemu_vcpu *vcpu, struct aioemu_exit *exit)
+{
+    struct aioemu_catch frame;
+
+    aioemu_catch_push(&frame);
+    while (sigsetjmp(frame.env, 0)) {
+        if (!engine->ops->recover(vcpu)) {
+            engine->dead = frame.what;
+            vcpu->inside = false;
+            break;
+        }
+    }
+    if (!engine->dead) {
+        engine->ops->run(vcpu, exit);
+    } else {
+        *exit = (struct aioemu_exit){.reason = AIOEMU_EXIT_ERROR, .message = engine->dead};
+    }
+    aioemu_catch_pop(&frame);
+}
+
 /* Run as the engine's only vCPU, and outlive what the emulator cannot. */
 int aioemu_vcpu_run(aioemu_vcpu *vcpu, struct aioemu_exit *exit)
 {
     struct aioemu_engine *engine = vcpu->engine;
     struct aioemu_vcpu *nobody = NULL;
-    struct aioemu_catch frame;
 
     if (!__atomic_compare_exchange_n(&engine->running, &nobody, vcpu, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
         return -EBUSY;
     }
-    *exit = (struct aioemu_exit){.reason = AIOEMU_EXIT_ERROR, .message = engine->dead};
-    if (!engine->dead) {
-        aioemu_catch_push(&frame);
-        if (sigsetjmp(frame.env, 0)) {
-            engine->dead = frame.what;
-            *exit = (struct aioemu_exit){.reason = AIOEMU_EXIT_ERROR, .message = frame.what};
-            vcpu->inside = false;
-        } else {
-            engine->ops->run(vcpu, exit);
-        }
-        aioemu_catch_pop(&frame);
-    }
+    run(engine, vcpu, exit);
     __atomic_store_n(&engine->running, NULL, __ATOMIC_SEQ_CST);
     return 0;
 }

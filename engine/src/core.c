@@ -133,6 +133,27 @@ static void run(struct aioemu_vcpu *vcpu, struct aioemu_exit *out)
     }
 }
 
+/* The emulator gave up. If it was translating, it met an instruction that it decodes but does not know: go there one
+ * instruction at a time, and tell the guest that it is undefined. False: it was something else. */
+static bool recover(struct aioemu_vcpu *vcpu)
+{
+    CPUState *cpu = vcpu->cpu;
+    int instructions = vcpu->translating;
+
+    if (!instructions || !vcpu->inside) {
+        return false;
+    }
+    vcpu->translating = 0;
+    if (instructions == 1) {
+        AIOEMU_FN(aioemu_undefined)(cpu);
+    } else {
+        cpu->cflags_next_tb = curr_cflags() | 1;
+    }
+    cpu->cc->cpu_exec_exit(cpu); /* the loop was left without it */
+    vcpu->inside = false;
+    return true;
+}
+
 static int has_work(struct aioemu_vcpu *vcpu)
 {
     CPUState *cpu = vcpu->cpu;
@@ -183,6 +204,7 @@ const struct aioemu_ops AIOEMU_FN(aioemu_ops) = {
     .vcpu_create = vcpu_create,
     .vcpu_free = vcpu_free,
     .run = run,
+    .recover = recover,
     .has_work = has_work,
     .step = step,
     .breakpoint = breakpoint,

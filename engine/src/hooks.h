@@ -40,6 +40,7 @@ int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu);
 bool AIOEMU_FN(aioemu_cpu_has_work)(CPUState *cpu);
 int AIOEMU_FN(aioemu_cpu_create)(struct aioemu_vcpu *vcpu);
 void AIOEMU_FN(aioemu_cpu_free)(CPUState *cpu);
+void AIOEMU_FN(aioemu_undefined)(CPUState *cpu);
 /* memory.c, for core.c's table */
 int AIOEMU_FN(aioemu_memory_init)(struct aioemu_engine *engine);
 int AIOEMU_FN(aioemu_memory_map)(struct aioemu_engine *engine, struct aioemu_ram *ram, uint32_t flags);
@@ -114,6 +115,14 @@ static inline void aioemu_end(CPUState *cpu)
 {
     cpu->aioemu->retaddr = 0;
     cpu->mem_io_pc = 0;
+}
+
+/* A block is being translated: an abort then is the instruction's fault, see recover() in core.c. */
+static inline void aioemu_translating(CPUState *cpu, int instructions)
+{
+    if (cpu->aioemu) {
+        cpu->aioemu->translating = instructions;
+    }
 }
 
 /* The guest's CPU went into shutdown. */

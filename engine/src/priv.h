@@ -41,6 +41,7 @@ struct aioemu_vcpu {
     void *cpu; /* CPUState of the target */
     void *opaque;
     uintptr_t retaddr; /* inside a callback: the translated code that led here, or 0 */
+    int translating;   /* instructions the block under way may have, or 0 */
     bool inside;       /* in the CPU loop: flags and PC are in translated form */
     bool shutdown;
     uint8_t inject_vector;
@@ -71,6 +72,7 @@ struct aioemu_ops {
     int (*vcpu_create)(struct aioemu_vcpu *vcpu);
     void (*vcpu_free)(struct aioemu_vcpu *vcpu);
     void (*run)(struct aioemu_vcpu *vcpu, struct aioemu_exit *exit);
+    bool (*recover)(struct aioemu_vcpu *vcpu);
     int (*has_work)(struct aioemu_vcpu *vcpu);
     int (*step)(struct aioemu_vcpu *vcpu, int on);
     int (*breakpoint)(struct aioemu_vcpu *vcpu, uint64_t gva, int insert);

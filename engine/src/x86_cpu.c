@@ -22,6 +22,16 @@ void AIOEMU_FN(aioemu_cpu_free)(CPUState *cpu)
     free(X86_CPU_GET_CLASS(X86_CPU(cpu))->model);
 }
 
+/* The next thing this CPU does is to take #UD. */
+void AIOEMU_FN(aioemu_undefined)(CPUState *cpu)
+{
+    CPUX86State *env = cpu->env_ptr;
+
+    cpu->exception_index = EXCP06_ILLOP;
+    env->error_code = 0;
+    env->exception_is_int = 0;
+}
+
 /* Leave out what the state structure does not carry (SVM, MPX), what would only cost (5-level paging), and MWAIT. */
 void AIOEMU_FN(aioemu_cpu_model)(struct uc_struct *uc, X86CPU *cpu)
 {

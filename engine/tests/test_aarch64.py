@@ -96,6 +96,19 @@ def test_synchronous_exception(source: str, klass: int) -> None:
         assert state.spsr_el1 == 0x3C0 | EL1H
 
 
+@pytest.mark.parametrize("word", [0x6ECE1FE7, 0x4E5B2C6E])
+def test_unallocated_encoding_the_emulator_gives_up_on(word: int) -> None:
+    """Unallocated FP16 vector forms, on which the emulator asserts: an undefined instruction, in its place, EL0 too."""
+    with Arm() as machine:
+        machine.start(
+            f"mov x0, #(3 << 20)\nmsr cpacr_el1, x0\nisb\nmov x1, #1\n.word {word}\nwfi", sync="mov x5, #1\nwfi"
+        )
+        assert machine.vcpu.run().reason == HALT
+        state = machine.get()
+        assert (state.x[1], state.x[5], state.elr_el1) == (1, 1, START + 16)
+        assert machine.reg(ESR_EL1) == 0x2000000
+
+
 def test_return_to_el0_and_back() -> None:
     """ERET to EL0, whose SVC takes the lower-EL vector; SP_EL0 is its own."""
     source = f"""
