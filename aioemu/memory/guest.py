@@ -48,8 +48,10 @@ class GuestMemory:
         self._offsets = [sum(r.size for r in self._ranges[:i]) for i in range(len(self._ranges))]
         self.backend = backend
         self.size_bytes = sum(r.size for r in self._ranges)
-        if not 0 < self.size_bytes <= MAX_RAM_BYTES or any(r.size % PAGE_SIZE or r.start % PAGE_SIZE for r in self._ranges):
-            raise ConfigError(f"memory of {self.size_bytes} bytes: not a whole number of pages up to {MAX_RAM_BYTES}", "-m")
+        in_pages = all(r.size % PAGE_SIZE == 0 and r.start % PAGE_SIZE == 0 for r in self._ranges)
+        if not 0 < self.size_bytes <= MAX_RAM_BYTES or not in_pages:
+            reason = f"not a whole number of pages up to {MAX_RAM_BYTES}"
+            raise ConfigError(f"memory of {self.size_bytes} bytes: {reason}", "-m")
         self._fd = _open_backing(self.size_bytes, backend)
         try:
             self._map_all()
