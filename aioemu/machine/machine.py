@@ -120,6 +120,7 @@ class Machine:
             self.site.add_debugcon(config.debugcon)
         for device in config.devices:
             self.site.add(device)
+        self.site.settle()
         for name, own in self.own_devices.items():
             self.site.plug_own(name, own)
 

@@ -90,6 +90,13 @@ class Site:
         self.drivers[name] = kind.name
         return device
 
+    def settle(self) -> None:
+        """All that the configuration has is plugged in: slots are as a guest finds them at power-on."""
+        for bus in self.buses.values():
+            slot = getattr(bus.bridge, "express", None)
+            if slot is not None:
+                slot.start(bool(bus.functions))
+
     def remove(self, name: str, bus: PciBus, number: int) -> None:
         """Take a PCI function away, and forget its name."""
         bus.unplug(number)

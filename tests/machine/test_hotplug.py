@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -67,11 +69,17 @@ class Bench:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+def cold() -> tuple[DeviceOptions, ...]:
+    """What is there from the start."""
+    return ()
+
+
+@pytest.fixture
+async def bench(cold: tuple[DeviceOptions, ...]) -> AsyncIterator[Bench]:
     config = MachineConfig(
         machine=MachineOptions("q35"),
         accel=(AccelOptions("qtest"),),
-        devices=(DeviceOptions("pcie-root-port", "port0"), DeviceOptions("isa-debug-exit", "exit0")),
+        devices=(DeviceOptions("pcie-root-port", "port0"), DeviceOptions("isa-debug-exit", "exit0"), *cold),
     )
     machine = Machine(config)
     await machine.open()
@@ -144,8 +152,47 @@ async def test_reset_ends_what_was_asked_for(bench: Bench) -> None:
     await bench.hub.execute("system_reset")
 
     assert ("DEVICE_DELETED", "p0") in bench.events
-    assert not bench.read(SLTSTA) & PRESENT
+    assert bench.read(SLTSTA) == 0
     assert "p0" not in await bench.monitor.run("info qtree")
+
+
+@pytest.mark.parametrize("cold", [(DeviceOptions("pvpanic-pci", "p0", bus="port0"),)])
+async def test_device_that_was_there_from_the_start_is_asked_for_too(bench: Bench) -> None:
+    """Its slot has no events and its indicator on, so that it goes by the same steps as any other."""
+    assert bench.slot == 0x00111B36
+    assert bench.read(SLTSTA) == PRESENT
+    assert bench.read(SLTCTL) == ON
+    await bench.hub.execute("device_del", {"id": "p0"})
+    assert bench.slot == 0x00111B36
+    bench.write(SLTCTL, OFF)
+
+    assert bench.events == [("DEVICE_DELETED", "p0")]
+    assert bench.slot == 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_guest_is_survived(bench: Bench, seed: int) -> None:
+    """Whatever a guest writes to the port, commands work or say why; the slot is never half empty."""
+    dice = random.Random(seed)
+    for _ in range(300):
+        action = dice.randrange(8)
+        with suppress(MonitorError):
+            if action == 0:
+                await bench.hub.execute("device_add", ADD)
+            elif action == 1:
+                await bench.hub.execute("device_del", {"id": "p0"})
+            elif action < 5:
+                bench.write(dice.choice((SLTCTL, SLTSTA)), dice.getrandbits(16))
+            else:
+                bench.config_write(dice.randrange(0, 0x100, 2), 2, dice.getrandbits(16))
+        present = bool(bench.read(SLTSTA) & PRESENT)
+        assert present == bool(bench.read(LNKSTA) & LINK_ACTIVE) == ("p0" in bench.machine.site.devices)
+    await bench.hub.execute("system_reset")
+    with suppress(MonitorError):
+        await bench.hub.execute("device_add", ADD)
+    bench.config_write(0x18, 4, 0x00020200)
+
+    assert bench.slot == 0x00111B36
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ class HotSlot(Express):
             self.clear_bits("link_status", LINK_ACTIVE)
 
     def start(self, present: bool) -> None:
-        """Power-on state: the indicator shows whether there is a device."""
+        """Power-on state: the indicator shows whether there is a device, and nothing has happened yet."""
         self.removing = self.blinked = False
+        self.clear_bits("slot_status", PRESSED | PRESENCE_CHANGED | LINK_CHANGED)
         self.occupied(present)
         self.slot_control = (ON if present else OFF) << 8
 
