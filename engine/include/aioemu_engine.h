@@ -133,7 +133,7 @@ enum aioemu_exit_reason {
     AIOEMU_EXIT_KICK = 1, /* aioemu_vcpu_kick */
     AIOEMU_EXIT_HALT,     /* HLT, MWAIT, WFI, and nothing to wake for; a run without that returns this again at once */
     AIOEMU_EXIT_SHUTDOWN, /* x86 triple fault: the CPU is in shutdown until its state is set or it is reset */
-    AIOEMU_EXIT_YIELD,    /* a spin-wait hint, if yield_on_pause */
+    AIOEMU_EXIT_YIELD,    /* a spin-wait hint, if yield_on_pause; now and then without one */
     AIOEMU_EXIT_DEBUG,    /* single step or breakpoint of aioemu_vcpu_set_step/_breakpoint; address is the PC */
     AIOEMU_EXIT_ERROR,    /* the engine cannot go on; message says why. Other engines are unharmed. */
 };
@@ -163,7 +163,7 @@ void aioemu_vcpu_request_nmi(aioemu_vcpu *vcpu);
  * halted, or a request can be taken. */
 int aioemu_vcpu_has_work(aioemu_vcpu *vcpu);
 
-/* Debugger. Stopped. A step executes one instruction per run. */
+/* Debugger. Stopped. A step executes one instruction per run. Each vCPU has its own step and breakpoints. */
 int aioemu_vcpu_set_step(aioemu_vcpu *vcpu, int on);
 int aioemu_vcpu_breakpoint(aioemu_vcpu *vcpu, uint64_t gva, int insert);
 /* Guest-virtual to physical as the vCPU's current mode translates; sets no accessed/dirty bits. -EFAULT if unmapped.
