@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from aioemu.accel.tcg import find_engine
+from aioemu.api import Machine as Vm
 from aioemu.bus.wires import PIO
 from aioemu.config import AccelOptions, DeviceOptions, MachineConfig, MachineOptions
 from aioemu.devices.scancodes import key_bytes, key_numbers
 from aioemu.errors import MonitorError
+from aioemu.images import PROMPT, debian_guest
 from aioemu.machine.machine import Machine
 from aioemu.protocol.commands.keys import QKeyCode
 from aioemu.protocol.hmp.interpreter import Interpreter
@@ -142,3 +146,20 @@ async def test_wakeup_says_why_not(desk: Desk) -> None:
     """No guest sleeps here."""
     with pytest.raises(MonitorError, match="wake-up from suspend is not supported by this guest"):
         await desk.hub.execute("system_wakeup")
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(find_engine() is None, reason="needs the CPU engine")
+async def test_linux_reads_what_is_typed() -> None:
+    """Debian's kernel finds the keyboard, and its virtual terminal gets a line typed faster than it reads."""
+    image = debian_guest()
+    keywords: dict[str, Any] = {"machine": "q35", "accel": "tcg", "memory": "256M", "kernel": image.vmlinux}
+    async with Vm(append=image.append, initrd=image.initrd, **keywords) as vm:
+        await vm.console.expect(PROMPT, 120)
+        await vm.console.send("exec 3</dev/tty1; echo open-$((6 * 7))\n")
+        await vm.console.expect("open-42", 60)
+        for keys in ("shift-h", "e", "l", "l", "o", "spc", "shift-1", "kp_enter"):
+            assert await vm.qmp("human-monitor-command", command_line=f"sendkey {keys} 5") == ""
+        await vm.console.send("head -n1 <&3\n")
+        await vm.console.expect("Hello !", 60)
