@@ -30,6 +30,7 @@ class Doorbells:
 
     def __init__(self, kit: Kit, device: VirtioDevice, offset: int, stride: int, size: int) -> None:
         self._machine = kit.native.ptr
+        self._loop = asyncio.get_running_loop()
         self._device = device
         self._offset, self._stride, self._size = offset, stride, size
         self._base: int | None = None
@@ -57,7 +58,7 @@ class Doorbells:
             os.close(fd)
             return
         self._bells.append((fd, address, index))
-        asyncio.get_running_loop().add_reader(fd, self._rung, fd, index)
+        self._loop.add_reader(fd, self._rung, fd, index)
 
     def _rung(self, fd: int, index: int) -> None:
         os.eventfd_read(fd)
@@ -67,7 +68,7 @@ class Doorbells:
         bells, self._bells = self._bells, []
         for fd, address, index in bells:
             lib.core_doorbell_remove(self._machine, MMIO, address, self._size, fd, self._stride == 0, index)
-            asyncio.get_running_loop().remove_reader(fd)
+            self._loop.remove_reader(fd)
             os.close(fd)
 
 
