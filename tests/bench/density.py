@@ -66,7 +66,7 @@ async def _many(count: int) -> dict[str, float]:
         assert {vm.state for vm in vms} == {RunState.RUNNING}
         resumed = time.monotonic()
         cpu = time.process_time()
-        await asyncio.sleep(2)  # what idle machines cost while nothing happens
+        await asyncio.sleep(2)  # time passes: what idle machines cost while nothing happens
         cpu = time.process_time() - cpu
     return {
         "up": up - started,

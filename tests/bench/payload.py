@@ -10,7 +10,6 @@ from typing import Any
 from aioemu.api import Machine, RawRange
 from aioemu.bus.wires import Placeable
 from tests.bench.harness import UnavailableError
-from tests.conftest import kvm_refusal
 from tests.guests.build import payload
 
 BASE = 0xFEB00000  # where payloads look for a device
@@ -39,6 +38,8 @@ async def finished(vm: Machine) -> dict[str, Any]:
 
 def need_kvm() -> None:
     """UnavailableError where KVM cannot be used."""
+    from tests.conftest import kvm_refusal  # brings pytest, which a process that is measured must not carry
+
     refusal = kvm_refusal()
     if refusal:
         raise UnavailableError(refusal)
