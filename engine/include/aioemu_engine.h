@@ -173,7 +173,7 @@ int aioemu_vcpu_translate(aioemu_vcpu *vcpu, uint64_t gva, uint64_t *gpa);
 /* --- x86-64 state. get: stopped or callback (exact also inside an instruction). set: stopped. --- */
 struct aioemu_x86_segment {
     uint64_t base;
-    uint32_t limit;  /* in bytes, granularity applied */
+    uint32_t limit; /* in bytes, granularity applied */
     uint16_t selector;
     uint16_t rights; /* descriptor bits 55:40 with the limit bits zero: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13,
                         D/B 14, G 15. P=0: unusable */
@@ -228,10 +228,10 @@ int aioemu_x86_inject(aioemu_vcpu *vcpu, uint8_t vector, uint32_t error_code, ui
 struct aioemu_a64_state {
     size_t size;
     uint64_t x[31], pc;
-    uint64_t pstate;      /* SPSR layout: NZCV, DAIF, EL and SP select, IL, SS */
+    uint64_t pstate; /* SPSR layout: NZCV, DAIF, EL and SP select, IL, SS */
     uint64_t sp_el0, sp_el1, elr_el1, spsr_el1;
-    uint8_t halted;       /* WFI, waiting */
-    uint8_t irq, fiq;     /* lines */
+    uint8_t halted;   /* WFI, waiting */
+    uint8_t irq, fiq; /* lines */
     uint8_t reserved[5];
     uint32_t fpcr, fpsr;
     uint64_t v[32][2] __attribute__((aligned(16)));
@@ -240,7 +240,7 @@ struct aioemu_a64_state {
 int aioemu_a64_get_state(aioemu_vcpu *vcpu, struct aioemu_a64_state *state);
 int aioemu_a64_set_state(aioemu_vcpu *vcpu, const struct aioemu_a64_state *state);
 /* System registers by encoding. -ENOENT if this CPU has no such register. get: stopped or callback. set: stopped. */
-#define AIOEMU_A64_SYSREG(op0, op1, crn, crm, op2) \
+#define AIOEMU_A64_SYSREG(op0, op1, crn, crm, op2)                                                                     \
     (((uint32_t)(op0) << 14) | ((op1) << 11) | ((crn) << 7) | ((crm) << 3) | (op2))
 int aioemu_a64_get_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t *value);
 int aioemu_a64_set_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t value);

@@ -2,33 +2,31 @@
  *
  * The vCPU has EL1 and EL0 only. Facts: Arm ARM (DDI 0487).
  */
-#include "qemu/osdep.h"
+#include "aioemu/hooks.h"
 #include "cpu.h"
-#include "internals.h"
 #include "exec/exec-all.h"
+#include "internals.h"
+#include "qemu/osdep.h"
 #include "qemu/timer.h"
 #include "uc_priv.h"
-#include "aioemu/hooks.h"
 
-#define NS_PER_S UINT64_C(1000000000)
-#define CTL_ENABLE 1u
-#define CTL_ISTATUS 4u
-#define KIND_HVC 2
-#define KIND_SMC 3
+#define NS_PER_S          UINT64_C(1000000000)
+#define CTL_ENABLE        1u
+#define CTL_ISTATUS       4u
+#define KIND_HVC          2
+#define KIND_SMC          3
 #define INSTRUCTION_BYTES 4
 
 #define LINE_IRQ 1u
 #define LINE_FIQ 2u
 
-int AIOEMU_FN(aioemu_cpu_create)(struct aioemu_vcpu *vcpu)
-{
+int AIOEMU_FN(aioemu_cpu_create)(struct aioemu_vcpu *vcpu) {
     ARM_CPU((CPUState *)vcpu->cpu)->mp_affinity = vcpu->index;
     return aioemu_a64_reset(vcpu);
 }
 
 /* What arm64_release() frees of the first CPU. */
-void AIOEMU_FN(aioemu_cpu_free)(CPUState *cs)
-{
+void AIOEMU_FN(aioemu_cpu_free)(CPUState *cs) {
     ARMCPU *cpu = ARM_CPU(cs);
 
     g_free(cpu->cpreg_indexes);
@@ -39,8 +37,7 @@ void AIOEMU_FN(aioemu_cpu_free)(CPUState *cs)
 }
 
 /* The next thing this CPU does is to take an undefined instruction exception. */
-void AIOEMU_FN(aioemu_undefined)(CPUState *cpu)
-{
+void AIOEMU_FN(aioemu_undefined)(CPUState *cpu) {
     CPUARMState *env = cpu->env_ptr;
 
     cpu->exception_index = EXCP_UDEF;
@@ -49,8 +46,7 @@ void AIOEMU_FN(aioemu_undefined)(CPUState *cpu)
 }
 
 /* No EL2 and EL3; no SVE, which the state does not carry; no pointer authentication, which only costs. */
-void AIOEMU_FN(aioemu_cpu_model)(ARMCPU *cpu)
-{
+void AIOEMU_FN(aioemu_cpu_model)(ARMCPU *cpu) {
     uint64_t pauth = (UINT64_C(0xff) << 4) | (UINT64_C(0xff) << 24); /* APA, API, GPA, GPI */
 
     cpu->has_el2 = false;
@@ -61,14 +57,12 @@ void AIOEMU_FN(aioemu_cpu_model)(ARMCPU *cpu)
     cpu->gt_cntfrq_hz = cpu->env.uc->aioemu->counter_hz;
 }
 
-bool AIOEMU_FN(aioemu_cpu_has_work)(CPUState *cpu)
-{
+bool AIOEMU_FN(aioemu_cpu_has_work)(CPUState *cpu) {
     return __atomic_load_n(&cpu->aioemu->lines, __ATOMIC_SEQ_CST) != 0;
 }
 
 /* Between two blocks. -1: leave the CPU loop; 0: go on. Whether a line interrupts, the emulator decides after this. */
-int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu)
-{
+int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu) {
     struct aioemu_vcpu *vcpu = cpu->aioemu;
     uint32_t events = __atomic_fetch_and(&vcpu->events, AIOEMU_EVENT_KICK, __ATOMIC_SEQ_CST);
 
@@ -89,8 +83,7 @@ int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu)
 }
 
 /* CNTPCT. */
-uint64_t AIOEMU_FN(aioemu_counter)(CPUARMState *env)
-{
+uint64_t AIOEMU_FN(aioemu_counter)(CPUARMState *env) {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
     uint64_t hz = env->uc->aioemu->counter_hz;
 
@@ -101,8 +94,7 @@ uint64_t AIOEMU_FN(aioemu_counter)(CPUARMState *env)
 }
 
 /* CTL with ISTATUS as it is now. */
-uint64_t AIOEMU_FN(aioemu_timer_control)(CPUARMState *env, int timer)
-{
+uint64_t AIOEMU_FN(aioemu_timer_control)(CPUARMState *env, int timer) {
     const ARMGenericTimer *gt = &env->cp15.c14_timer[timer];
     uint64_t control = gt->ctl & ~(uint64_t)CTL_ISTATUS;
 
@@ -113,8 +105,7 @@ uint64_t AIOEMU_FN(aioemu_timer_control)(CPUARMState *env, int timer)
 }
 
 /* The guest wrote a timer's CTL, CVAL or TVAL. */
-void AIOEMU_FN(aioemu_timer_changed)(CPUARMState *env, int timer)
-{
+void AIOEMU_FN(aioemu_timer_changed)(CPUARMState *env, int timer) {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
 
     if (vcpu && vcpu->engine->cb.a64_timer && (timer == GTIMER_PHYS || timer == GTIMER_VIRT)) {
@@ -124,14 +115,12 @@ void AIOEMU_FN(aioemu_timer_changed)(CPUARMState *env, int timer)
     }
 }
 
-bool AIOEMU_FN(aioemu_is_call)(CPUARMState *env, int exception)
-{
+bool AIOEMU_FN(aioemu_is_call)(CPUARMState *env, int exception) {
     return (exception == EXCP_HVC || exception == EXCP_SMC) && env->uc->aioemu->cb.a64_call;
 }
 
 /* HVC or SMC was executed; the PC is behind it. Refused: it was undefined. */
-void AIOEMU_FN(aioemu_call)(CPUARMState *env)
-{
+void AIOEMU_FN(aioemu_call)(CPUARMState *env) {
     CPUState *cpu = env_cpu(env);
     struct aioemu_vcpu *vcpu = cpu->aioemu;
     int kind = cpu->exception_index == EXCP_HVC ? KIND_HVC : KIND_SMC;
@@ -144,11 +133,9 @@ void AIOEMU_FN(aioemu_call)(CPUARMState *env)
 }
 
 /* There are no ports. */
-uint32_t AIOEMU_FN(aioemu_in)(struct uc_struct *uc, uint32_t port, unsigned size, uintptr_t retaddr)
-{
+uint32_t AIOEMU_FN(aioemu_in)(struct uc_struct *uc, uint32_t port, unsigned size, uintptr_t retaddr) {
     return UINT32_MAX;
 }
 
-void AIOEMU_FN(aioemu_out)(struct uc_struct *uc, uint32_t port, unsigned size, uint32_t value, uintptr_t retaddr)
-{
+void AIOEMU_FN(aioemu_out)(struct uc_struct *uc, uint32_t port, unsigned size, uint32_t value, uintptr_t retaddr) {
 }

@@ -1,22 +1,20 @@
 /* a64_state.c: read and write an AArch64 vCPU's general, floating point and system registers; reset; lines. */
-#include "qemu/osdep.h"
+#include "aioemu/hooks.h"
 #include "cpu.h"
+#include "exec/exec-all.h"
 #include "internals.h"
 #include "kvm-consts.h"
-#include "exec/exec-all.h"
+#include "qemu/osdep.h"
 #include "uc_priv.h"
-#include "aioemu/hooks.h"
 
 #include <errno.h>
 #include <string.h>
 
-static int check(struct aioemu_vcpu *vcpu)
-{
+static int check(struct aioemu_vcpu *vcpu) {
     return vcpu->engine->arch == AIOEMU_ARCH_AARCH64 ? 0 : -EINVAL;
 }
 
-int aioemu_a64_get_state(aioemu_vcpu *vcpu, struct aioemu_a64_state *s)
-{
+int aioemu_a64_get_state(aioemu_vcpu *vcpu, struct aioemu_a64_state *s) {
     CPUState *cpu = vcpu->cpu;
     CPUARMState *env = cpu->env_ptr;
     uint32_t lines = __atomic_load_n(&vcpu->lines, __ATOMIC_SEQ_CST);
@@ -54,8 +52,7 @@ int aioemu_a64_get_state(aioemu_vcpu *vcpu, struct aioemu_a64_state *s)
     return 0;
 }
 
-static void load_general(CPUARMState *env, const struct aioemu_a64_state *s)
-{
+static void load_general(CPUARMState *env, const struct aioemu_a64_state *s) {
     bool bits64 = !(s->pstate & PSTATE_nRW);
 
     memcpy(env->xregs, s->x, sizeof(s->x));
@@ -75,8 +72,7 @@ static void load_general(CPUARMState *env, const struct aioemu_a64_state *s)
     }
 }
 
-int aioemu_a64_set_state(aioemu_vcpu *vcpu, const struct aioemu_a64_state *s)
-{
+int aioemu_a64_set_state(aioemu_vcpu *vcpu, const struct aioemu_a64_state *s) {
     CPUState *cpu = vcpu->cpu;
     CPUARMState *env = cpu->env_ptr;
     unsigned el = (s->pstate >> 2) & 3;
@@ -108,19 +104,17 @@ int aioemu_a64_set_state(aioemu_vcpu *vcpu, const struct aioemu_a64_state *s)
 }
 
 /* The register (encoding) names, if its value can be moved in and out. */
-static const ARMCPRegInfo *find_register(struct aioemu_vcpu *vcpu, uint32_t encoding)
-{
+static const ARMCPRegInfo *find_register(struct aioemu_vcpu *vcpu, uint32_t encoding) {
     ARMCPU *cpu = ARM_CPU((CPUState *)vcpu->cpu);
     unsigned op0 = (encoding >> 14) & 3, op1 = (encoding >> 11) & 7;
     unsigned crn = (encoding >> 7) & 15, crm = (encoding >> 3) & 15, op2 = encoding & 7;
-    const ARMCPRegInfo *ri = get_arm_cp_reginfo(
-        cpu->cp_regs, ENCODE_AA64_CP_REG(CP_REG_ARM64_SYSREG_CP, crn, crm, op0, op1, op2));
+    const ARMCPRegInfo *ri =
+        get_arm_cp_reginfo(cpu->cp_regs, ENCODE_AA64_CP_REG(CP_REG_ARM64_SYSREG_CP, crn, crm, op0, op1, op2));
 
     return ri && !(ri->type & (ARM_CP_SPECIAL | ARM_CP_NO_RAW)) ? ri : NULL;
 }
 
-int aioemu_a64_get_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t *value)
-{
+int aioemu_a64_get_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t *value) {
     const ARMCPRegInfo *ri;
 
     if (check(vcpu)) {
@@ -134,8 +128,7 @@ int aioemu_a64_get_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t *value)
     return 0;
 }
 
-int aioemu_a64_set_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t value)
-{
+int aioemu_a64_set_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t value) {
     CPUState *cpu = vcpu->cpu;
     CPUARMState *env = cpu->env_ptr;
     const ARMCPRegInfo *ri;
@@ -163,8 +156,7 @@ int aioemu_a64_set_sysreg(aioemu_vcpu *vcpu, uint32_t encoding, uint64_t value)
     return 0;
 }
 
-int aioemu_a64_reset(aioemu_vcpu *vcpu)
-{
+int aioemu_a64_reset(aioemu_vcpu *vcpu) {
     CPUState *cpu = vcpu->cpu;
     CPUARMState *env = cpu->env_ptr;
 
@@ -186,8 +178,7 @@ int aioemu_a64_reset(aioemu_vcpu *vcpu)
     return 0;
 }
 
-void aioemu_a64_set_line(aioemu_vcpu *vcpu, int line, int level)
-{
+void aioemu_a64_set_line(aioemu_vcpu *vcpu, int line, int level) {
     uint32_t bit = line ? 2u : 1u;
 
     if (level) {

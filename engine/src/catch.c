@@ -22,28 +22,24 @@ int aioemu_fprintf(FILE *stream, const char *format, ...);
 /* Per thread because abort() has no argument to carry it. */
 static _Thread_local struct aioemu_catch *innermost;
 
-void aioemu_catch_push(struct aioemu_catch *frame)
-{
+void aioemu_catch_push(struct aioemu_catch *frame) {
     frame->what = "abort";
     frame->outer = innermost;
     innermost = frame;
 }
 
-void aioemu_catch_pop(struct aioemu_catch *frame)
-{
+void aioemu_catch_pop(struct aioemu_catch *frame) {
     innermost = frame->outer;
 }
 
-void aioemu_abort(void)
-{
+void aioemu_abort(void) {
     if (!innermost) {
         abort();
     }
     siglongjmp(innermost->env, 1);
 }
 
-void aioemu_assert_fail(const char *what, const char *file, unsigned line, const char *function)
-{
+void aioemu_assert_fail(const char *what, const char *file, unsigned line, const char *function) {
     (void)file;
     (void)line;
     (void)function;
@@ -53,8 +49,7 @@ void aioemu_assert_fail(const char *what, const char *file, unsigned line, const
     aioemu_abort();
 }
 
-int aioemu_fprintf(FILE *stream, const char *format, ...)
-{
+int aioemu_fprintf(FILE *stream, const char *format, ...) {
     (void)stream;
     (void)format;
     return 0;

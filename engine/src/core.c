@@ -2,24 +2,22 @@
  *
  * The guest's own ways (interrupts, state, callbacks only it has) are in x86_*.c and a64_*.c.
  */
-#include "qemu/osdep.h"
+#include "aioemu/hooks.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
+#include "qemu/osdep.h"
 #include "sysemu/cpus.h"
 #include "uc_priv.h"
-#include "aioemu/hooks.h"
 
 #include <errno.h>
 
 #define SSTEP_ON 1 /* nonzero is all that is asked of CPUState.singlestep_enabled */
 
-static void use(struct aioemu_vcpu *vcpu)
-{
+static void use(struct aioemu_vcpu *vcpu) {
     vcpu->engine->uc->cpu = vcpu->cpu;
 }
 
-static int vcpu_create(struct aioemu_vcpu *vcpu)
-{
+static int vcpu_create(struct aioemu_vcpu *vcpu) {
     struct aioemu_engine *engine = vcpu->engine;
     CPUState *cpu;
     int err;
@@ -47,8 +45,7 @@ static int vcpu_create(struct aioemu_vcpu *vcpu)
     return 0;
 }
 
-static void vcpu_free(struct aioemu_vcpu *vcpu)
-{
+static void vcpu_free(struct aioemu_vcpu *vcpu) {
     CPUState *cpu = vcpu->cpu;
     CPUArchState *env = cpu->env_ptr;
 
@@ -63,8 +60,7 @@ static void vcpu_free(struct aioemu_vcpu *vcpu)
 }
 
 /* Go in and come out once; EXCP_*. */
-static int enter(struct aioemu_vcpu *vcpu)
-{
+static int enter(struct aioemu_vcpu *vcpu) {
     CPUState *cpu = vcpu->cpu;
     int result;
 
@@ -75,15 +71,13 @@ static int enter(struct aioemu_vcpu *vcpu)
     return result;
 }
 
-static bool take_kick(struct aioemu_vcpu *vcpu)
-{
+static bool take_kick(struct aioemu_vcpu *vcpu) {
     return (__atomic_load_n(&vcpu->events, __ATOMIC_RELAXED) & AIOEMU_EVENT_KICK) &&
            (__atomic_fetch_and(&vcpu->events, ~AIOEMU_EVENT_KICK, __ATOMIC_SEQ_CST) & AIOEMU_EVENT_KICK);
 }
 
 /* 0, or why the run ends. */
-static uint32_t reason_of(struct aioemu_vcpu *vcpu, int result)
-{
+static uint32_t reason_of(struct aioemu_vcpu *vcpu, int result) {
     CPUState *cpu = vcpu->cpu;
 
     if (vcpu->shutdown) {
@@ -95,20 +89,15 @@ static uint32_t reason_of(struct aioemu_vcpu *vcpu, int result)
             return 0;
         }
         return vcpu->engine->yield_on_pause ? AIOEMU_EXIT_YIELD : 0;
-    case EXCP_YIELD:
-        return vcpu->engine->yield_on_pause ? AIOEMU_EXIT_YIELD : 0;
+    case EXCP_YIELD: return vcpu->engine->yield_on_pause ? AIOEMU_EXIT_YIELD : 0;
     case EXCP_HLT:
-    case EXCP_HALTED:
-        return AIOEMU_FN(aioemu_cpu_has_work)(cpu) ? 0 : AIOEMU_EXIT_HALT;
-    case EXCP_DEBUG:
-        return cpu->cluster_index ? AIOEMU_EXIT_DEBUG : 0;
-    default:
-        return AIOEMU_EXIT_ERROR;
+    case EXCP_HALTED: return AIOEMU_FN(aioemu_cpu_has_work)(cpu) ? 0 : AIOEMU_EXIT_HALT;
+    case EXCP_DEBUG: return cpu->cluster_index ? AIOEMU_EXIT_DEBUG : 0;
+    default: return AIOEMU_EXIT_ERROR;
     }
 }
 
-static void run(struct aioemu_vcpu *vcpu, struct aioemu_exit *out)
-{
+static void run(struct aioemu_vcpu *vcpu, struct aioemu_exit *out) {
     use(vcpu);
     *out = (struct aioemu_exit){0};
     do {
@@ -135,8 +124,7 @@ static void run(struct aioemu_vcpu *vcpu, struct aioemu_exit *out)
 
 /* The emulator gave up. If it was translating, it met an instruction that it decodes but does not know: go there one
  * instruction at a time, and tell the guest that it is undefined. False: it was something else. */
-static bool recover(struct aioemu_vcpu *vcpu)
-{
+static bool recover(struct aioemu_vcpu *vcpu) {
     CPUState *cpu = vcpu->cpu;
     int instructions = vcpu->translating;
 
@@ -154,15 +142,13 @@ static bool recover(struct aioemu_vcpu *vcpu)
     return true;
 }
 
-static int has_work(struct aioemu_vcpu *vcpu)
-{
+static int has_work(struct aioemu_vcpu *vcpu) {
     CPUState *cpu = vcpu->cpu;
 
     return !vcpu->shutdown && (!cpu->halted || AIOEMU_FN(aioemu_cpu_has_work)(cpu));
 }
 
-static int step(struct aioemu_vcpu *vcpu, int on)
-{
+static int step(struct aioemu_vcpu *vcpu, int on) {
     CPUState *cpu = vcpu->cpu;
     int wanted = on ? SSTEP_ON : 0;
 
@@ -174,14 +160,11 @@ static int step(struct aioemu_vcpu *vcpu, int on)
     return 0;
 }
 
-static int breakpoint(struct aioemu_vcpu *vcpu, uint64_t gva, int insert)
-{
-    return insert ? cpu_breakpoint_insert(vcpu->cpu, gva, BP_GDB, NULL)
-                  : cpu_breakpoint_remove(vcpu->cpu, gva, BP_GDB);
+static int breakpoint(struct aioemu_vcpu *vcpu, uint64_t gva, int insert) {
+    return insert ? cpu_breakpoint_insert(vcpu->cpu, gva, BP_GDB, NULL) : cpu_breakpoint_remove(vcpu->cpu, gva, BP_GDB);
 }
 
-static int translate(struct aioemu_vcpu *vcpu, uint64_t gva, uint64_t *gpa)
-{
+static int translate(struct aioemu_vcpu *vcpu, uint64_t gva, uint64_t *gpa) {
     struct uc_struct *uc = vcpu->engine->uc; /* TARGET_PAGE_MASK looks for it */
     MemTxAttrs attrs;
     hwaddr page;

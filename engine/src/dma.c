@@ -9,20 +9,17 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static const struct aioemu_map *enter(struct aioemu_engine *engine)
-{
+static const struct aioemu_map *enter(struct aioemu_engine *engine) {
     __atomic_fetch_add(&engine->readers_in, 1, __ATOMIC_SEQ_CST);
     return __atomic_load_n(&engine->map, __ATOMIC_SEQ_CST);
 }
 
-static void leave(struct aioemu_engine *engine)
-{
+static void leave(struct aioemu_engine *engine) {
     __atomic_fetch_add(&engine->readers_out, 1, __ATOMIC_SEQ_CST);
 }
 
 /* The region that holds gpa, or the first one above it, or NULL. */
-const struct aioemu_ram *aioemu_map_find(const struct aioemu_map *map, uint64_t gpa)
-{
+const struct aioemu_ram *aioemu_map_find(const struct aioemu_map *map, uint64_t gpa) {
     size_t low = 0, high = map->count;
 
     while (low < high) {
@@ -38,8 +35,7 @@ const struct aioemu_ram *aioemu_map_find(const struct aioemu_map *map, uint64_t 
     return low < map->count ? &map->ram[low] : NULL;
 }
 
-static void free_retired(struct aioemu_engine *engine)
-{
+static void free_retired(struct aioemu_engine *engine) {
     while (engine->retired) {
         struct aioemu_map *map = engine->retired;
 
@@ -50,8 +46,7 @@ static void free_retired(struct aioemu_engine *engine)
 }
 
 /* Put (next) in force. (drop) goes with the old map once nobody can be reading that. */
-void aioemu_map_publish(struct aioemu_engine *engine, struct aioemu_map *next, uint8_t *drop)
-{
+void aioemu_map_publish(struct aioemu_engine *engine, struct aioemu_map *next, uint8_t *drop) {
     struct aioemu_map *old = engine->map;
 
     __atomic_store_n(&engine->map, next, __ATOMIC_SEQ_CST);
@@ -64,8 +59,7 @@ void aioemu_map_publish(struct aioemu_engine *engine, struct aioemu_map *next, u
     }
 }
 
-void aioemu_map_free(struct aioemu_engine *engine)
-{
+void aioemu_map_free(struct aioemu_engine *engine) {
     for (size_t i = 0; engine->map && i < engine->map->count; i++) {
         free(engine->map->ram[i].pages);
     }
@@ -74,8 +68,7 @@ void aioemu_map_free(struct aioemu_engine *engine)
 }
 
 /* Have the translations of page (number) dropped before the next block. Any thread. */
-void aioemu_queue_page(struct aioemu_engine *engine, uint8_t *page, uint64_t number)
-{
+void aioemu_queue_page(struct aioemu_engine *engine, uint8_t *page, uint64_t number) {
     uint64_t *slot = &engine->dma_slots[number % AIOEMU_DMA_SLOTS];
     uint64_t expected = 0;
 
@@ -89,8 +82,7 @@ void aioemu_queue_page(struct aioemu_engine *engine, uint8_t *page, uint64_t num
     }
 }
 
-static void written(struct aioemu_engine *engine, const struct aioemu_ram *ram, uint64_t first, uint64_t last)
-{
+static void written(struct aioemu_engine *engine, const struct aioemu_ram *ram, uint64_t first, uint64_t last) {
     bool log = __atomic_load_n(&engine->dirty_log, __ATOMIC_RELAXED);
 
     for (uint64_t i = first; i <= last; i++) {
@@ -107,8 +99,7 @@ static void written(struct aioemu_engine *engine, const struct aioemu_ram *ram, 
 
 /* Call (what) for the pages of each region that [gpa, gpa+len) touches, until it returns nonzero. */
 static int each_region(struct aioemu_engine *engine, uint64_t gpa, uint64_t len,
-                       int (*what)(struct aioemu_engine *, const struct aioemu_ram *, uint64_t, uint64_t))
-{
+                       int (*what)(struct aioemu_engine *, const struct aioemu_ram *, uint64_t, uint64_t)) {
     const struct aioemu_map *map = enter(engine);
     uint64_t end = len > UINT64_MAX - gpa ? UINT64_MAX : gpa + len;
     int result = 0;
@@ -129,14 +120,12 @@ static int each_region(struct aioemu_engine *engine, uint64_t gpa, uint64_t len,
     return result;
 }
 
-static int mark_written(struct aioemu_engine *engine, const struct aioemu_ram *ram, uint64_t first, uint64_t last)
-{
+static int mark_written(struct aioemu_engine *engine, const struct aioemu_ram *ram, uint64_t first, uint64_t last) {
     written(engine, ram, first, last);
     return 0;
 }
 
-static int find_code(struct aioemu_engine *engine, const struct aioemu_ram *ram, uint64_t first, uint64_t last)
-{
+static int find_code(struct aioemu_engine *engine, const struct aioemu_ram *ram, uint64_t first, uint64_t last) {
     (void)engine;
     for (uint64_t i = first; i <= last; i++) {
         if (__atomic_load_n(&ram->pages[i], __ATOMIC_RELAXED) & AIOEMU_PAGE_CODE) {
@@ -146,18 +135,15 @@ static int find_code(struct aioemu_engine *engine, const struct aioemu_ram *ram,
     return 0;
 }
 
-void aioemu_engine_dma_written(aioemu_engine *engine, uint64_t gpa, uint64_t len)
-{
+void aioemu_engine_dma_written(aioemu_engine *engine, uint64_t gpa, uint64_t len) {
     each_region(engine, gpa, len, mark_written);
 }
 
-int aioemu_engine_has_code(aioemu_engine *engine, uint64_t gpa, uint64_t len)
-{
+int aioemu_engine_has_code(aioemu_engine *engine, uint64_t gpa, uint64_t len) {
     return each_region(engine, gpa, len, find_code);
 }
 
-int aioemu_engine_dirty_log_start(aioemu_engine *engine)
-{
+int aioemu_engine_dirty_log_start(aioemu_engine *engine) {
     for (size_t i = 0; i < engine->map->count; i++) {
         const struct aioemu_ram *ram = &engine->map->ram[i];
 
@@ -171,13 +157,11 @@ int aioemu_engine_dirty_log_start(aioemu_engine *engine)
     return 0;
 }
 
-void aioemu_engine_dirty_log_stop(aioemu_engine *engine)
-{
+void aioemu_engine_dirty_log_stop(aioemu_engine *engine) {
     __atomic_store_n(&engine->dirty_log, false, __ATOMIC_SEQ_CST);
 }
 
-int aioemu_engine_dirty_log_fetch(aioemu_engine *engine, uint64_t gpa, uint64_t size, uint64_t *bitmap)
-{
+int aioemu_engine_dirty_log_fetch(aioemu_engine *engine, uint64_t gpa, uint64_t size, uint64_t *bitmap) {
     const struct aioemu_ram *ram = aioemu_map_find(engine->map, gpa);
     uint64_t first, found = 0;
 

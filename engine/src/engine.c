@@ -1,7 +1,7 @@
 /* engine.c: make and unmake an engine, and lay out its memory. Not here: what runs in it. */
-#include "unicorn/unicorn.h"
-#include "uc_priv.h"
 #include "aioemu/priv.h"
+#include "uc_priv.h"
+#include "unicorn/unicorn.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 /* As QEMU's own default for one guest is 1 GiB of address space; a quarter holds a Linux guest's working set. */
 #define DEFAULT_CODE_CACHE_BYTES (256u << 20)
-#define DEFAULT_COUNTER_HZ UINT64_C(62500000)
+#define DEFAULT_COUNTER_HZ       UINT64_C(62500000)
 
 struct model {
     uint32_t arch;
@@ -19,21 +19,15 @@ struct model {
 
 /* "max" is the base model given here plus every feature the engine has (x86_cpu.c). */
 static const struct model models[] = {
-    {AIOEMU_ARCH_X86_64, "max", UC_CPU_X86_QEMU64},
-    {AIOEMU_ARCH_X86_64, "qemu64", UC_CPU_X86_QEMU64},
-    {AIOEMU_ARCH_X86_64, "core2duo", UC_CPU_X86_CORE2DUO},
-    {AIOEMU_ARCH_X86_64, "Nehalem", UC_CPU_X86_NEHALEM},
-    {AIOEMU_ARCH_X86_64, "Westmere", UC_CPU_X86_WESTMERE},
-    {AIOEMU_ARCH_X86_64, "Haswell", UC_CPU_X86_HASWELL},
-    {AIOEMU_ARCH_X86_64, "EPYC", UC_CPU_X86_EPYC},
-    {AIOEMU_ARCH_AARCH64, "max", UC_CPU_ARM64_MAX},
-    {AIOEMU_ARCH_AARCH64, "cortex-a53", UC_CPU_ARM64_A53},
-    {AIOEMU_ARCH_AARCH64, "cortex-a57", UC_CPU_ARM64_A57},
+    {AIOEMU_ARCH_X86_64, "max", UC_CPU_X86_QEMU64},        {AIOEMU_ARCH_X86_64, "qemu64", UC_CPU_X86_QEMU64},
+    {AIOEMU_ARCH_X86_64, "core2duo", UC_CPU_X86_CORE2DUO}, {AIOEMU_ARCH_X86_64, "Nehalem", UC_CPU_X86_NEHALEM},
+    {AIOEMU_ARCH_X86_64, "Westmere", UC_CPU_X86_WESTMERE}, {AIOEMU_ARCH_X86_64, "Haswell", UC_CPU_X86_HASWELL},
+    {AIOEMU_ARCH_X86_64, "EPYC", UC_CPU_X86_EPYC},         {AIOEMU_ARCH_AARCH64, "max", UC_CPU_ARM64_MAX},
+    {AIOEMU_ARCH_AARCH64, "cortex-a53", UC_CPU_ARM64_A53}, {AIOEMU_ARCH_AARCH64, "cortex-a57", UC_CPU_ARM64_A57},
     {AIOEMU_ARCH_AARCH64, "cortex-a72", UC_CPU_ARM64_A72},
 };
 
-static const struct model *find_model(uint32_t arch, const char *name)
-{
+static const struct model *find_model(uint32_t arch, const char *name) {
     for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
         if (models[i].arch == arch && strcmp(models[i].name, name) == 0) {
             return &models[i];
@@ -42,25 +36,20 @@ static const struct model *find_model(uint32_t arch, const char *name)
     return NULL;
 }
 
-static const struct aioemu_ops *find_ops(uint32_t arch)
-{
+static const struct aioemu_ops *find_ops(uint32_t arch) {
     switch (arch) {
 #ifdef UNICORN_HAS_X86
-    case AIOEMU_ARCH_X86_64:
-        return &aioemu_ops_x86_64;
+    case AIOEMU_ARCH_X86_64: return &aioemu_ops_x86_64;
 #endif
 #ifdef UNICORN_HAS_ARM64
-    case AIOEMU_ARCH_AARCH64:
-        return &aioemu_ops_aarch64;
+    case AIOEMU_ARCH_AARCH64: return &aioemu_ops_aarch64;
 #endif
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
 /* Bring up the emulator; may abort(), which the caller catches. */
-static int start(struct aioemu_engine *engine, const struct aioemu_engine_config *config, int model)
-{
+static int start(struct aioemu_engine *engine, const struct aioemu_engine_config *config, int model) {
     bool x86 = config->arch == AIOEMU_ARCH_X86_64;
     uint8_t none;
 
@@ -73,14 +62,13 @@ static int start(struct aioemu_engine *engine, const struct aioemu_engine_config
     engine->uc->use_exits = 1; /* and none is ever added */
     engine->uc->nested_level = 1;
     engine->uc->target_bits = AIOEMU_PAGE_SHIFT; /* where the guest's page size is open: AArch64 */
-    if (uc_mem_read(engine->uc, 0, &none, 0)) { /* any call brings it up */
+    if (uc_mem_read(engine->uc, 0, &none, 0)) {  /* any call brings it up */
         return -ENOMEM;
     }
     return engine->ops->memory_init(engine);
 }
 
-static int configure(struct aioemu_engine *engine, const struct aioemu_engine_config *config, int *number)
-{
+static int configure(struct aioemu_engine *engine, const struct aioemu_engine_config *config, int *number) {
     const char *name = config->cpu_model ? config->cpu_model : "max";
     const struct model *model = find_model(config->arch, name);
     size_t size = config->callbacks.size;
@@ -98,8 +86,7 @@ static int configure(struct aioemu_engine *engine, const struct aioemu_engine_co
     return 0;
 }
 
-int aioemu_engine_create(const struct aioemu_engine_config *config, aioemu_engine **result)
-{
+int aioemu_engine_create(const struct aioemu_engine_config *config, aioemu_engine **result) {
     struct aioemu_engine *engine;
     struct aioemu_catch frame;
     int model, err;
@@ -127,8 +114,7 @@ int aioemu_engine_create(const struct aioemu_engine_config *config, aioemu_engin
     return 0;
 }
 
-void aioemu_engine_destroy(aioemu_engine *engine)
-{
+void aioemu_engine_destroy(aioemu_engine *engine) {
     struct aioemu_catch frame;
 
     aioemu_catch_push(&frame);
@@ -149,8 +135,7 @@ void aioemu_engine_destroy(aioemu_engine *engine)
     free(engine);
 }
 
-static struct aioemu_map *copy_map(const struct aioemu_map *map, size_t count)
-{
+static struct aioemu_map *copy_map(const struct aioemu_map *map, size_t count) {
     struct aioemu_map *next = calloc(1, sizeof(*next) + count * sizeof(next->ram[0]));
 
     if (next) {
@@ -160,8 +145,7 @@ static struct aioemu_map *copy_map(const struct aioemu_map *map, size_t count)
     return next;
 }
 
-int aioemu_engine_map(aioemu_engine *engine, uint64_t gpa, uint64_t size, void *host, uint32_t flags)
-{
+int aioemu_engine_map(aioemu_engine *engine, uint64_t gpa, uint64_t size, void *host, uint32_t flags) {
     struct aioemu_ram new = {.gpa = gpa, .size = size, .host = host};
     const struct aioemu_ram *next_ram = aioemu_map_find(engine->map, gpa);
     size_t at = next_ram ? (size_t)(next_ram - engine->map->ram) : engine->map->count;
@@ -189,8 +173,7 @@ int aioemu_engine_map(aioemu_engine *engine, uint64_t gpa, uint64_t size, void *
     return 0;
 }
 
-int aioemu_engine_unmap(aioemu_engine *engine, uint64_t gpa, uint64_t size)
-{
+int aioemu_engine_unmap(aioemu_engine *engine, uint64_t gpa, uint64_t size) {
     const struct aioemu_ram *ram = aioemu_map_find(engine->map, gpa);
     size_t at, rest;
     struct aioemu_map *next;

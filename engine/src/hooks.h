@@ -8,19 +8,19 @@
 #include "aioemu/priv.h"
 
 #define AIOEMU_GLUE2(a, b) a##b
-#define AIOEMU_GLUE(a, b) AIOEMU_GLUE2(a, b)
+#define AIOEMU_GLUE(a, b)  AIOEMU_GLUE2(a, b)
 /* One .so holds the code of several guests: each gets its own name. */
-#define AIOEMU_FN(name) AIOEMU_GLUE(name, UNICORN_ARCH_POSTFIX)
+#define AIOEMU_FN(name)    AIOEMU_GLUE(name, UNICORN_ARCH_POSTFIX)
 
-#define aioemu_page AIOEMU_FN(aioemu_page)
-#define aioemu_protect_code AIOEMU_FN(aioemu_protect_code)
+#define aioemu_page           AIOEMU_FN(aioemu_page)
+#define aioemu_protect_code   AIOEMU_FN(aioemu_protect_code)
 #define aioemu_unprotect_code AIOEMU_FN(aioemu_unprotect_code)
-#define aioemu_host_wrote AIOEMU_FN(aioemu_host_wrote)
-#define aioemu_rom_write AIOEMU_FN(aioemu_rom_write)
-#define aioemu_forget_memory AIOEMU_FN(aioemu_forget_memory)
-#define aioemu_restore_state AIOEMU_FN(aioemu_restore_state)
-#define aioemu_dma_recheck AIOEMU_FN(aioemu_dma_recheck)
-#define aioemu_apply_dma AIOEMU_FN(aioemu_apply_dma)
+#define aioemu_host_wrote     AIOEMU_FN(aioemu_host_wrote)
+#define aioemu_rom_write      AIOEMU_FN(aioemu_rom_write)
+#define aioemu_forget_memory  AIOEMU_FN(aioemu_forget_memory)
+#define aioemu_restore_state  AIOEMU_FN(aioemu_restore_state)
+#define aioemu_dma_recheck    AIOEMU_FN(aioemu_dma_recheck)
+#define aioemu_apply_dma      AIOEMU_FN(aioemu_apply_dma)
 
 /* memory.c */
 uint8_t *aioemu_page(struct uc_struct *uc, ram_addr_t addr);
@@ -47,14 +47,12 @@ int AIOEMU_FN(aioemu_memory_map)(struct aioemu_engine *engine, struct aioemu_ram
 int AIOEMU_FN(aioemu_memory_unmap)(struct aioemu_engine *engine, const struct aioemu_ram *ram);
 void AIOEMU_FN(aioemu_memory_reprotect)(struct aioemu_engine *engine, const uint8_t *host, uint64_t size);
 
-static inline struct aioemu_vcpu *aioemu_vcpu_at(struct aioemu_engine *engine, int i)
-{
+static inline struct aioemu_vcpu *aioemu_vcpu_at(struct aioemu_engine *engine, int i) {
     return i < engine->vcpu_count ? engine->vcpus[i] : NULL;
 }
 
 /* The i-th CPU that shares this code cache, or NULL. Before the first vCPU exists, the one being made. */
-static inline CPUState *aioemu_cpu_at(struct uc_struct *uc, int i)
-{
+static inline CPUState *aioemu_cpu_at(struct uc_struct *uc, int i) {
     struct aioemu_vcpu *vcpu;
 
     if (!uc->aioemu || !uc->aioemu->vcpu_count) {
@@ -64,25 +62,21 @@ static inline CPUState *aioemu_cpu_at(struct uc_struct *uc, int i)
     return vcpu ? (CPUState *)vcpu->cpu : NULL;
 }
 
-#define AIOEMU_EACH_CPU(uc, cpu_) \
-    for (int aioemu_i = 0; ((cpu_) = aioemu_cpu_at(uc, aioemu_i)) != NULL; aioemu_i++)
+#define AIOEMU_EACH_CPU(uc, cpu_) for (int aioemu_i = 0; ((cpu_) = aioemu_cpu_at(uc, aioemu_i)) != NULL; aioemu_i++)
 
-static inline uint32_t aioemu_events(CPUState *cpu)
-{
+static inline uint32_t aioemu_events(CPUState *cpu) {
     return __atomic_load_n(&cpu->aioemu->events, __ATOMIC_SEQ_CST);
 }
 
 /* Must a write to this page of (block) be noticed? */
-static inline bool aioemu_page_is_clean(struct uc_struct *uc, RAMBlock *block, ram_addr_t offset)
-{
+static inline bool aioemu_page_is_clean(struct uc_struct *uc, RAMBlock *block, ram_addr_t offset) {
     uint8_t bits = __atomic_load_n(&block->aioemu_pages[offset >> AIOEMU_PAGE_SHIFT], __ATOMIC_RELAXED);
 
     return (bits & AIOEMU_PAGE_CODE) || (uc->aioemu->dirty_log && !(bits & AIOEMU_PAGE_DIRTY));
 }
 
 /* The guest writes this page. True if later writes need not be noticed. */
-static inline bool aioemu_page_mark(struct uc_struct *uc, uint8_t *page)
-{
+static inline bool aioemu_page_mark(struct uc_struct *uc, uint8_t *page) {
     if (uc->aioemu->dirty_log) {
         __atomic_fetch_or(page, AIOEMU_PAGE_DIRTY, __ATOMIC_RELAXED);
     }
@@ -90,14 +84,12 @@ static inline bool aioemu_page_mark(struct uc_struct *uc, uint8_t *page)
 }
 
 /* Before reading guest code; aioemu_dma_recheck() afterwards finds out whether a device wrote meanwhile. */
-static inline uint32_t aioemu_dma_seen(struct uc_struct *uc)
-{
+static inline uint32_t aioemu_dma_seen(struct uc_struct *uc) {
     return uc->aioemu ? __atomic_load_n(&uc->aioemu->readers_in, __ATOMIC_SEQ_CST) : 0;
 }
 
 /* A vCPU with breakpoints or in single step has translations of its own: they ask for them. */
-static inline void aioemu_own_code(CPUState *cpu)
-{
+static inline void aioemu_own_code(CPUState *cpu) {
     if (cpu->aioemu) {
         bool own = cpu->singlestep_enabled || !QTAILQ_EMPTY(&cpu->breakpoints);
         cpu->cluster_index = own ? cpu->cpu_index + 1 : 0;
@@ -105,36 +97,32 @@ static inline void aioemu_own_code(CPUState *cpu)
 }
 
 /* Around a call to the machine: where in the translated code it was made, so that the state can be had exactly. */
-static inline struct aioemu_vcpu *aioemu_begin(CPUState *cpu, uintptr_t retaddr)
-{
+static inline struct aioemu_vcpu *aioemu_begin(CPUState *cpu, uintptr_t retaddr) {
     cpu->aioemu->retaddr = retaddr;
     return cpu->aioemu;
 }
 
-static inline void aioemu_end(CPUState *cpu)
-{
+static inline void aioemu_end(CPUState *cpu) {
     cpu->aioemu->retaddr = 0;
     cpu->mem_io_pc = 0;
 }
 
 /* A block is being translated: an abort then is the instruction's fault, see recover() in core.c. */
-static inline void aioemu_translating(CPUState *cpu, int instructions)
-{
+static inline void aioemu_translating(CPUState *cpu, int instructions) {
     if (cpu->aioemu) {
         cpu->aioemu->translating = instructions;
     }
 }
 
 /* The guest's CPU went into shutdown. */
-static inline void aioemu_shutdown(CPUState *cpu)
-{
+static inline void aioemu_shutdown(CPUState *cpu) {
     cpu->aioemu->shutdown = true;
 }
 
 #ifdef TARGET_I386
 /* SDM vol. 3, 2.5 */
-#define AIOEMU_CR0_CD (1u << 30)
-#define AIOEMU_CR0_NW (1u << 29)
+#    define AIOEMU_CR0_CD (1u << 30)
+#    define AIOEMU_CR0_NW (1u << 29)
 void AIOEMU_FN(aioemu_syscall)(CPUX86State *env, int addend, uintptr_t retaddr);
 void AIOEMU_FN(aioemu_sysenter)(CPUX86State *env, int addend, uintptr_t retaddr);
 void AIOEMU_FN(aioemu_cpuid)(CPUX86State *env, uintptr_t retaddr);

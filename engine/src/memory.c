@@ -4,22 +4,21 @@
  * address, then takes the slow path for writes, which drops the translations written to. The bit goes when the last
  * translation went. Compiled once per guest architecture. The guest is not trusted; the callbacks are.
  */
-#include "qemu/osdep.h"
+#include "exec/memory.h"
+#include "accel/tcg/translate-all.h"
+#include "aioemu/hooks.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
-#include "exec/memory.h"
 #include "exec/ramlist.h"
-#include "accel/tcg/translate-all.h"
+#include "qemu/osdep.h"
 #include "uc_priv.h"
-#include "aioemu/hooks.h"
 
 #include <errno.h>
 
 #define PHYSICAL_BYTES (UINT64_C(1) << TARGET_PHYS_ADDR_SPACE_BITS) /* what page tables can name */
 
 /* Everything that is not RAM, at its guest-physical address; a device can be anywhere. */
-static uint64_t mmio_read(struct uc_struct *uc, void *opaque, hwaddr addr, unsigned size)
-{
+static uint64_t mmio_read(struct uc_struct *uc, void *opaque, hwaddr addr, unsigned size) {
     struct aioemu_engine *engine = opaque;
     struct aioemu_vcpu *vcpu = uc->cpu->aioemu;
 
@@ -33,8 +32,7 @@ static uint64_t mmio_read(struct uc_struct *uc, void *opaque, hwaddr addr, unsig
     return value;
 }
 
-static void mmio_write(struct uc_struct *uc, void *opaque, hwaddr addr, uint64_t value, unsigned size)
-{
+static void mmio_write(struct uc_struct *uc, void *opaque, hwaddr addr, uint64_t value, unsigned size) {
     struct aioemu_engine *engine = opaque;
     struct aioemu_vcpu *vcpu = uc->cpu->aioemu;
 
@@ -53,8 +51,7 @@ static const MemoryRegionOps mmio_ops = {
     .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
 };
 
-int AIOEMU_FN(aioemu_memory_init)(struct aioemu_engine *engine)
-{
+int AIOEMU_FN(aioemu_memory_init)(struct aioemu_engine *engine) {
     MemoryRegion *all = g_new0(MemoryRegion, 1);
 
     memory_region_init_io(engine->uc, all, &mmio_ops, engine, PHYSICAL_BYTES);
@@ -63,8 +60,7 @@ int AIOEMU_FN(aioemu_memory_init)(struct aioemu_engine *engine)
     return 0;
 }
 
-int AIOEMU_FN(aioemu_memory_map)(struct aioemu_engine *engine, struct aioemu_ram *ram, uint32_t flags)
-{
+int AIOEMU_FN(aioemu_memory_map)(struct aioemu_engine *engine, struct aioemu_ram *ram, uint32_t flags) {
     struct uc_struct *uc = engine->uc;
     MemoryRegion *mr = g_new0(MemoryRegion, 1);
 
@@ -81,8 +77,7 @@ int AIOEMU_FN(aioemu_memory_map)(struct aioemu_engine *engine, struct aioemu_ram
     return 0;
 }
 
-int AIOEMU_FN(aioemu_memory_unmap)(struct aioemu_engine *engine, const struct aioemu_ram *ram)
-{
+int AIOEMU_FN(aioemu_memory_unmap)(struct aioemu_engine *engine, const struct aioemu_ram *ram) {
     struct uc_struct *uc = engine->uc;
     MemoryRegion *mr = uc->memory_mapping(uc, ram->gpa);
 
@@ -97,8 +92,7 @@ int AIOEMU_FN(aioemu_memory_unmap)(struct aioemu_engine *engine, const struct ai
 }
 
 /* Have the next write through any TLB entry for this host memory noticed, on every vCPU. */
-void AIOEMU_FN(aioemu_memory_reprotect)(struct aioemu_engine *engine, const uint8_t *host, uint64_t size)
-{
+void AIOEMU_FN(aioemu_memory_reprotect)(struct aioemu_engine *engine, const uint8_t *host, uint64_t size) {
     CPUState *cpu;
 
     AIOEMU_EACH_CPU(engine->uc, cpu) {
@@ -106,8 +100,7 @@ void AIOEMU_FN(aioemu_memory_reprotect)(struct aioemu_engine *engine, const uint
     }
 }
 
-static RAMBlock *find_block(struct uc_struct *uc, ram_addr_t addr)
-{
+static RAMBlock *find_block(struct uc_struct *uc, ram_addr_t addr) {
     RAMBlock *block = uc->ram_list.mru_block;
 
     if (block && addr - block->offset < block->max_length) {
@@ -123,16 +116,14 @@ static RAMBlock *find_block(struct uc_struct *uc, ram_addr_t addr)
 }
 
 /* The AIOEMU_PAGE_* of the page at (addr), a number from a TLB entry or a translation: it exists. */
-uint8_t *aioemu_page(struct uc_struct *uc, ram_addr_t addr)
-{
+uint8_t *aioemu_page(struct uc_struct *uc, ram_addr_t addr) {
     RAMBlock *block = find_block(uc, addr);
 
     assert(block);
     return &block->aioemu_pages[(addr - block->offset) >> AIOEMU_PAGE_SHIFT];
 }
 
-void aioemu_protect_code(struct uc_struct *uc, ram_addr_t addr)
-{
+void aioemu_protect_code(struct uc_struct *uc, ram_addr_t addr) {
     RAMBlock *block = find_block(uc, addr);
     uint8_t *page = aioemu_page(uc, addr);
 
@@ -143,14 +134,12 @@ void aioemu_protect_code(struct uc_struct *uc, ram_addr_t addr)
     }
 }
 
-void aioemu_unprotect_code(struct uc_struct *uc, ram_addr_t addr)
-{
+void aioemu_unprotect_code(struct uc_struct *uc, ram_addr_t addr) {
     __atomic_fetch_and(aioemu_page(uc, addr), (uint8_t)~AIOEMU_PAGE_CODE, __ATOMIC_SEQ_CST);
 }
 
 /* The CPU itself wrote past its TLB: accessed and dirty bits of page tables. */
-void aioemu_host_wrote(struct uc_struct *uc, RAMBlock *block, ram_addr_t offset, ram_addr_t length)
-{
+void aioemu_host_wrote(struct uc_struct *uc, RAMBlock *block, ram_addr_t offset, ram_addr_t length) {
     uint8_t *page = &block->aioemu_pages[offset >> AIOEMU_PAGE_SHIFT];
 
     (void)length; /* an aligned table entry */
@@ -161,8 +150,7 @@ void aioemu_host_wrote(struct uc_struct *uc, RAMBlock *block, ram_addr_t offset,
 }
 
 /* A write to read-only RAM belongs to the device behind it. */
-void aioemu_rom_write(CPUState *cpu, ram_addr_t addr, uint64_t value, size_t size, uintptr_t retaddr)
-{
+void aioemu_rom_write(CPUState *cpu, ram_addr_t addr, uint64_t value, size_t size, uintptr_t retaddr) {
     struct aioemu_engine *engine = cpu->uc->aioemu;
     RAMBlock *block = find_block(cpu->uc, addr);
 
@@ -173,8 +161,7 @@ void aioemu_rom_write(CPUState *cpu, ram_addr_t addr, uint64_t value, size_t siz
     }
 }
 
-static void drop_page(struct uc_struct *uc, ram_addr_t addr)
-{
+static void drop_page(struct uc_struct *uc, ram_addr_t addr) {
     RAMBlock *block = find_block(uc, addr);
 
     if (block) { /* it may have been unmapped since */
@@ -185,8 +172,7 @@ static void drop_page(struct uc_struct *uc, ram_addr_t addr)
 }
 
 /* Drop the translations of all pages that devices wrote. Between two blocks. */
-void aioemu_apply_dma(struct aioemu_engine *engine)
-{
+void aioemu_apply_dma(struct aioemu_engine *engine) {
     for (unsigned i = 0; i < AIOEMU_DMA_SLOTS; i++) {
         uint64_t number = __atomic_exchange_n(&engine->dma_slots[i], 0, __ATOMIC_SEQ_CST);
         if (number) {
@@ -207,8 +193,7 @@ void aioemu_apply_dma(struct aioemu_engine *engine)
 }
 
 /* A block was made from the code at (pc) and, if not -1, at (page2). Had a device written meanwhile? Then it goes. */
-void aioemu_dma_recheck(struct uc_struct *uc, uint32_t seen, ram_addr_t pc, ram_addr_t page2)
-{
+void aioemu_dma_recheck(struct uc_struct *uc, uint32_t seen, ram_addr_t pc, ram_addr_t page2) {
     if (!uc->aioemu || seen == aioemu_dma_seen(uc) || pc == (ram_addr_t)-1) {
         return;
     }

@@ -14,17 +14,17 @@
 struct uc_struct;
 
 /* Per 4 KiB of RAM; every access is atomic, other threads read and set bits. */
-#define AIOEMU_PAGE_CODE 1u    /* has translations: writes take the slow path */
-#define AIOEMU_PAGE_DIRTY 2u   /* written since the log was fetched */
+#define AIOEMU_PAGE_CODE    1u /* has translations: writes take the slow path */
+#define AIOEMU_PAGE_DIRTY   2u /* written since the log was fetched */
 #define AIOEMU_PAGE_PENDING 4u /* a device wrote it: drop its translations */
 
 /* aioemu_vcpu.events */
-#define AIOEMU_EVENT_KICK 1u
-#define AIOEMU_EVENT_IRQ 2u
-#define AIOEMU_EVENT_NMI 4u
-#define AIOEMU_EVENT_DMA 8u
+#define AIOEMU_EVENT_KICK   1u
+#define AIOEMU_EVENT_IRQ    2u
+#define AIOEMU_EVENT_NMI    4u
+#define AIOEMU_EVENT_DMA    8u
 #define AIOEMU_EVENT_INJECT 16u
-#define AIOEMU_EVENT_LINES 32u /* aioemu_vcpu.lines changed since the CPU looked */
+#define AIOEMU_EVENT_LINES  32u /* aioemu_vcpu.lines changed since the CPU looked */
 
 #define AIOEMU_PAGE_SHIFT 12
 #define AIOEMU_PAGE_BYTES 4096u
@@ -95,7 +95,7 @@ struct aioemu_engine {
 
     struct aioemu_map *map; /* atomic */
     struct aioemu_map *retired;
-    uint32_t readers_in, readers_out; /* atomic; map readers that entered and left */
+    uint32_t readers_in, readers_out;     /* atomic; map readers that entered and left */
     uint64_t dma_slots[AIOEMU_DMA_SLOTS]; /* atomic; page number + 1, or 0 */
     uint32_t dma_overflow;                /* atomic; some pages are marked only PENDING */
 };

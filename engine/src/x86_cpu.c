@@ -1,9 +1,9 @@
 /* x86_cpu.c: how an x86 vCPU takes events, enters the kernel, and asks its machine. Facts: Intel SDM, AMD APM. */
-#include "qemu/osdep.h"
+#include "aioemu/hooks.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
+#include "qemu/osdep.h"
 #include "uc_priv.h"
-#include "aioemu/hooks.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,20 +11,17 @@
 /* Family 6, model 6, stepping 3: no real part's, so that no guest looks for its errata. */
 #define MAX_CPUID_VERSION 0x663
 
-int AIOEMU_FN(aioemu_cpu_create)(struct aioemu_vcpu *vcpu)
-{
+int AIOEMU_FN(aioemu_cpu_create)(struct aioemu_vcpu *vcpu) {
     return aioemu_x86_reset(vcpu, 0);
 }
 
 /* What x86_release() frees of the first CPU. */
-void AIOEMU_FN(aioemu_cpu_free)(CPUState *cpu)
-{
+void AIOEMU_FN(aioemu_cpu_free)(CPUState *cpu) {
     free(X86_CPU_GET_CLASS(X86_CPU(cpu))->model);
 }
 
 /* The next thing this CPU does is to take #UD. */
-void AIOEMU_FN(aioemu_undefined)(CPUState *cpu)
-{
+void AIOEMU_FN(aioemu_undefined)(CPUState *cpu) {
     CPUX86State *env = cpu->env_ptr;
 
     cpu->exception_index = EXCP06_ILLOP;
@@ -33,8 +30,7 @@ void AIOEMU_FN(aioemu_undefined)(CPUState *cpu)
 }
 
 /* Leave out what the state structure does not carry (SVM, MPX), what would only cost (5-level paging), and MWAIT. */
-void AIOEMU_FN(aioemu_cpu_model)(struct uc_struct *uc, X86CPU *cpu)
-{
+void AIOEMU_FN(aioemu_cpu_model)(struct uc_struct *uc, X86CPU *cpu) {
     static const struct {
         FeatureWord word;
         uint64_t bits;
@@ -60,18 +56,15 @@ void AIOEMU_FN(aioemu_cpu_model)(struct uc_struct *uc, X86CPU *cpu)
     }
 }
 
-static bool can_interrupt(const CPUX86State *env)
-{
+static bool can_interrupt(const CPUX86State *env) {
     return (env->eflags & IF_MASK) && !(env->hflags & HF_INHIBIT_IRQ_MASK);
 }
 
-static bool can_nmi(const CPUX86State *env)
-{
+static bool can_nmi(const CPUX86State *env) {
     return !(env->hflags2 & HF2_NMI_MASK) && !(env->hflags & HF_INHIBIT_IRQ_MASK);
 }
 
-bool AIOEMU_FN(aioemu_cpu_has_work)(CPUState *cpu)
-{
+bool AIOEMU_FN(aioemu_cpu_has_work)(CPUState *cpu) {
     CPUX86State *env = cpu->env_ptr;
     uint32_t events = aioemu_events(cpu);
 
@@ -79,13 +72,11 @@ bool AIOEMU_FN(aioemu_cpu_has_work)(CPUState *cpu)
            ((events & AIOEMU_EVENT_IRQ) && can_interrupt(env));
 }
 
-static void clear_event(struct aioemu_vcpu *vcpu, uint32_t event)
-{
+static void clear_event(struct aioemu_vcpu *vcpu, uint32_t event) {
     __atomic_fetch_and(&vcpu->events, ~event, __ATOMIC_SEQ_CST);
 }
 
-static void inject(CPUState *cpu)
-{
+static void inject(CPUState *cpu) {
     struct aioemu_vcpu *vcpu = cpu->aioemu;
     CPUX86State *env = cpu->env_ptr;
 
@@ -103,8 +94,7 @@ static void inject(CPUState *cpu)
 }
 
 /* Ask the controller for its vector. False if it had none. */
-static bool interrupt(CPUState *cpu)
-{
+static bool interrupt(CPUState *cpu) {
     struct aioemu_vcpu *vcpu = cpu->aioemu;
     int vector;
 
@@ -119,8 +109,7 @@ static bool interrupt(CPUState *cpu)
 }
 
 /* Between two blocks. -1: leave the CPU loop; 1: the flow of control changed; 0: go on. */
-int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu)
-{
+int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu) {
     CPUX86State *env = cpu->env_ptr;
     uint32_t events = aioemu_events(cpu);
     int done = 0;
@@ -145,8 +134,7 @@ int AIOEMU_FN(aioemu_handle_events)(CPUState *cpu)
     return (aioemu_events(cpu) & AIOEMU_EVENT_KICK) ? -1 : done;
 }
 
-uint32_t AIOEMU_FN(aioemu_in)(struct uc_struct *uc, uint32_t port, unsigned size, uintptr_t retaddr)
-{
+uint32_t AIOEMU_FN(aioemu_in)(struct uc_struct *uc, uint32_t port, unsigned size, uintptr_t retaddr) {
     struct aioemu_vcpu *vcpu = aioemu_begin(uc->cpu, retaddr);
     uint32_t value = UINT32_MAX;
 
@@ -157,8 +145,7 @@ uint32_t AIOEMU_FN(aioemu_in)(struct uc_struct *uc, uint32_t port, unsigned size
     return value;
 }
 
-void AIOEMU_FN(aioemu_out)(struct uc_struct *uc, uint32_t port, unsigned size, uint32_t value, uintptr_t retaddr)
-{
+void AIOEMU_FN(aioemu_out)(struct uc_struct *uc, uint32_t port, unsigned size, uint32_t value, uintptr_t retaddr) {
     struct aioemu_vcpu *vcpu = aioemu_begin(uc->cpu, retaddr);
 
     if (uc->aioemu->cb.pio_write) {
@@ -167,8 +154,7 @@ void AIOEMU_FN(aioemu_out)(struct uc_struct *uc, uint32_t port, unsigned size, u
     aioemu_end(uc->cpu);
 }
 
-void AIOEMU_FN(aioemu_cpuid)(CPUX86State *env, uintptr_t retaddr)
-{
+void AIOEMU_FN(aioemu_cpuid)(CPUX86State *env, uintptr_t retaddr) {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
     uint32_t leaf = env->regs[R_EAX], subleaf = env->regs[R_ECX];
     uint32_t regs[4];
@@ -185,16 +171,14 @@ void AIOEMU_FN(aioemu_cpuid)(CPUX86State *env, uintptr_t retaddr)
     env->regs[R_EDX] = regs[3];
 }
 
-uint64_t AIOEMU_FN(aioemu_tsc)(CPUX86State *env)
-{
+uint64_t AIOEMU_FN(aioemu_tsc)(CPUX86State *env) {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
     uint64_t now = vcpu->engine->cb.counter ? vcpu->engine->cb.counter(vcpu->opaque) : cpu_get_tsc(env);
 
     return now + env->tsc_offset;
 }
 
-uint64_t AIOEMU_FN(aioemu_read_cr8)(CPUX86State *env, uintptr_t retaddr)
-{
+uint64_t AIOEMU_FN(aioemu_read_cr8)(CPUX86State *env, uintptr_t retaddr) {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
     uint64_t value = env->v_tpr;
 
@@ -206,8 +190,7 @@ uint64_t AIOEMU_FN(aioemu_read_cr8)(CPUX86State *env, uintptr_t retaddr)
     return value;
 }
 
-void AIOEMU_FN(aioemu_write_cr8)(CPUX86State *env, uint64_t value, uintptr_t retaddr)
-{
+void AIOEMU_FN(aioemu_write_cr8)(CPUX86State *env, uint64_t value, uintptr_t retaddr) {
     struct aioemu_vcpu *vcpu = env_cpu(env)->aioemu;
 
     if (value & ~UINT64_C(15)) {
@@ -221,20 +204,17 @@ void AIOEMU_FN(aioemu_write_cr8)(CPUX86State *env, uint64_t value, uintptr_t ret
 }
 
 /* SDM vol. 2, MOV to control registers: what must be refused. */
-void AIOEMU_FN(aioemu_check_cr0)(CPUX86State *env, uint64_t value, uintptr_t retaddr)
-{
+void AIOEMU_FN(aioemu_check_cr0)(CPUX86State *env, uint64_t value, uintptr_t retaddr) {
     bool pg = value & CR0_PG_MASK, was_pg = env->cr[0] & CR0_PG_MASK;
 
-    if ((value >> 32) || (pg && !(value & CR0_PE_MASK)) ||
-        ((value & AIOEMU_CR0_NW) && !(value & AIOEMU_CR0_CD)) ||
+    if ((value >> 32) || (pg && !(value & CR0_PE_MASK)) || ((value & AIOEMU_CR0_NW) && !(value & AIOEMU_CR0_CD)) ||
         (pg && !was_pg && (env->efer & MSR_EFER_LME) && !(env->cr[4] & CR4_PAE_MASK)) ||
         (!pg && was_pg && (env->hflags & HF_CS64_MASK))) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, retaddr);
     }
 }
 
-void AIOEMU_FN(aioemu_check_cr4)(CPUX86State *env, uint64_t value, uintptr_t retaddr)
-{
+void AIOEMU_FN(aioemu_check_cr4)(CPUX86State *env, uint64_t value, uintptr_t retaddr) {
     uint64_t known = CR4_VME_MASK | CR4_PVI_MASK | CR4_TSD_MASK | CR4_DE_MASK | CR4_PSE_MASK | CR4_PAE_MASK |
                      CR4_MCE_MASK | CR4_PGE_MASK | CR4_PCE_MASK | CR4_OSFXSR_MASK | CR4_OSXMMEXCPT_MASK;
 
@@ -249,8 +229,7 @@ void AIOEMU_FN(aioemu_check_cr4)(CPUX86State *env, uint64_t value, uintptr_t ret
 }
 
 /* The flat code and stack segments that SYSCALL and SYSENTER load for ring 0. */
-static void load_flat(CPUX86State *env, unsigned code, unsigned stack, bool bits64)
-{
+static void load_flat(CPUX86State *env, unsigned code, unsigned stack, bool bits64) {
     unsigned common = DESC_G_MASK | DESC_P_MASK | DESC_S_MASK | DESC_A_MASK;
 
     cpu_x86_load_seg_cache(env, R_CS, code & 0xfffc, 0, UINT32_MAX,
@@ -259,10 +238,9 @@ static void load_flat(CPUX86State *env, unsigned code, unsigned stack, bool bits
 }
 
 /* APM vol. 3, SYSCALL. */
-void AIOEMU_FN(aioemu_syscall)(CPUX86State *env, int addend, uintptr_t retaddr)
-{
-    const int all = TF_MASK | IF_MASK | IOPL_MASK | NT_MASK | RF_MASK | VM_MASK | AC_MASK | VIF_MASK | VIP_MASK |
-                    ID_MASK;
+void AIOEMU_FN(aioemu_syscall)(CPUX86State *env, int addend, uintptr_t retaddr) {
+    const int all =
+        TF_MASK | IF_MASK | IOPL_MASK | NT_MASK | RF_MASK | VM_MASK | AC_MASK | VIF_MASK | VIP_MASK | ID_MASK;
     unsigned selector = (env->star >> 32) & 0xffff;
     uint64_t next = env->eip + addend;
 
@@ -287,8 +265,7 @@ void AIOEMU_FN(aioemu_syscall)(CPUX86State *env, int addend, uintptr_t retaddr)
 }
 
 /* SDM vol. 2, SYSENTER. */
-void AIOEMU_FN(aioemu_sysenter)(CPUX86State *env, int addend, uintptr_t retaddr)
-{
+void AIOEMU_FN(aioemu_sysenter)(CPUX86State *env, int addend, uintptr_t retaddr) {
     bool bits64 = env->hflags & HF_LMA_MASK;
 
     (void)addend;

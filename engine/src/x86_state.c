@@ -3,19 +3,19 @@
  * What cannot be in the structure (MPX, SVM, AVX) the vCPU does not offer (x86_cpu.c). Descriptor caches are taken as
  * given; only values that would break an invariant of the emulator are refused.
  */
-#include "qemu/osdep.h"
+#include "aioemu/hooks.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
+#include "qemu/osdep.h"
 #include "uc_priv.h"
-#include "aioemu/hooks.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define MXCSR_BITS 0xffffu
+#define MXCSR_BITS  0xffffu
 #define RIGHTS_BITS 0xf0ffu
-#define FSW_TOP 0x3800u
-#define TSS_BUSY 2u /* in the type, SDM vol. 3, 8.2.2; a loaded TR always is */
+#define FSW_TOP     0x3800u
+#define TSS_BUSY    2u /* in the type, SDM vol. 3, 8.2.2; a loaded TR always is */
 
 /* FXSAVE64 image, SDM vol. 1 table 10-2. */
 struct fxsave {
@@ -33,20 +33,17 @@ struct fxsave {
 };
 QEMU_BUILD_BUG_ON(sizeof(struct fxsave) != 416);
 
-static void save_segment(struct aioemu_x86_segment *out, const SegmentCache *in)
-{
+static void save_segment(struct aioemu_x86_segment *out, const SegmentCache *in) {
     *out = (struct aioemu_x86_segment){
         .base = in->base, .limit = in->limit, .selector = in->selector, .rights = (in->flags >> 8) & RIGHTS_BITS};
 }
 
-static void load_segment(SegmentCache *out, const struct aioemu_x86_segment *in)
-{
+static void load_segment(SegmentCache *out, const struct aioemu_x86_segment *in) {
     *out = (SegmentCache){
         .base = in->base, .limit = in->limit, .selector = in->selector, .flags = (in->rights & RIGHTS_BITS) << 8};
 }
 
-static void save_fpu(CPUX86State *env, uint8_t *bytes)
-{
+static void save_fpu(CPUX86State *env, uint8_t *bytes) {
     struct fxsave fx = {.fcw = env->fpuc, .fop = env->fpop, .fip = env->fpip, .fdp = env->fpdp};
 
     fx.fsw = (env->fpus & ~FSW_TOP) | ((env->fpstt & 7) << 11);
@@ -67,8 +64,7 @@ static void save_fpu(CPUX86State *env, uint8_t *bytes)
     memcpy(bytes, &fx, sizeof(fx));
 }
 
-static void load_fpu(CPUX86State *env, const uint8_t *bytes)
-{
+static void load_fpu(CPUX86State *env, const uint8_t *bytes) {
     struct fxsave fx;
 
     memcpy(&fx, bytes, sizeof(fx));
@@ -92,8 +88,7 @@ static void load_fpu(CPUX86State *env, const uint8_t *bytes)
     cpu_set_mxcsr(env, fx.mxcsr & MXCSR_BITS);
 }
 
-static void save_msrs(const CPUX86State *env, struct aioemu_x86_state *s)
-{
+static void save_msrs(const CPUX86State *env, struct aioemu_x86_state *s) {
     s->efer = env->efer;
     s->star = env->star;
     s->lstar = env->lstar;
@@ -115,8 +110,7 @@ static void save_msrs(const CPUX86State *env, struct aioemu_x86_state *s)
     }
 }
 
-static void load_msrs(CPUX86State *env, const struct aioemu_x86_state *s)
-{
+static void load_msrs(CPUX86State *env, const struct aioemu_x86_state *s) {
     env->star = s->star;
     env->lstar = s->lstar;
     env->cstar = s->cstar;
@@ -137,8 +131,7 @@ static void load_msrs(CPUX86State *env, const struct aioemu_x86_state *s)
     }
 }
 
-static void save_pending(struct aioemu_vcpu *vcpu, struct aioemu_x86_state *s)
-{
+static void save_pending(struct aioemu_vcpu *vcpu, struct aioemu_x86_state *s) {
     CPUState *cpu = vcpu->cpu;
     CPUX86State *env = cpu->env_ptr;
     uint32_t events = aioemu_events(cpu);
@@ -152,8 +145,7 @@ static void save_pending(struct aioemu_vcpu *vcpu, struct aioemu_x86_state *s)
     s->a20_masked = !(env->a20_mask & (1 << 20));
 }
 
-int aioemu_x86_get_state(aioemu_vcpu *vcpu, struct aioemu_x86_state *s)
-{
+int aioemu_x86_get_state(aioemu_vcpu *vcpu, struct aioemu_x86_state *s) {
     CPUX86State *env = ((CPUState *)vcpu->cpu)->env_ptr;
 
     if (vcpu->engine->arch != AIOEMU_ARCH_X86_64 || s->size != sizeof(*s)) {
@@ -189,8 +181,7 @@ int aioemu_x86_get_state(aioemu_vcpu *vcpu, struct aioemu_x86_state *s)
     return 0;
 }
 
-static bool valid(const struct aioemu_x86_state *s)
-{
+static bool valid(const struct aioemu_x86_state *s) {
     bool pg = s->cr0 & CR0_PG_MASK, pe = s->cr0 & CR0_PE_MASK;
     bool lme = s->efer & MSR_EFER_LME, lma = s->efer & MSR_EFER_LMA;
     uint64_t efer = MSR_EFER_SCE | MSR_EFER_LME | MSR_EFER_LMA | MSR_EFER_NXE | MSR_EFER_FFXSR;
@@ -199,8 +190,7 @@ static bool valid(const struct aioemu_x86_state *s)
            (!lma || (s->cr4 & CR4_PAE_MASK)) && !(s->rflags >> 32) && !(s->cr8 & ~UINT64_C(15));
 }
 
-static void set_event(struct aioemu_vcpu *vcpu, uint32_t event, bool on)
-{
+static void set_event(struct aioemu_vcpu *vcpu, uint32_t event, bool on) {
     if (on) {
         aioemu_raise(vcpu, event);
     } else {
@@ -208,8 +198,7 @@ static void set_event(struct aioemu_vcpu *vcpu, uint32_t event, bool on)
     }
 }
 
-static void load_control(CPUX86State *env, const struct aioemu_x86_state *s)
-{
+static void load_control(CPUX86State *env, const struct aioemu_x86_state *s) {
     env->gdt.base = s->gdt.base;
     env->gdt.limit = s->gdt.limit;
     env->idt.base = s->idt.base;
@@ -230,8 +219,7 @@ static void load_control(CPUX86State *env, const struct aioemu_x86_state *s)
     }
 }
 
-static void load_pending(struct aioemu_vcpu *vcpu, const struct aioemu_x86_state *s)
-{
+static void load_pending(struct aioemu_vcpu *vcpu, const struct aioemu_x86_state *s) {
     CPUState *cpu = vcpu->cpu;
     CPUX86State *env = cpu->env_ptr;
 
@@ -245,8 +233,7 @@ static void load_pending(struct aioemu_vcpu *vcpu, const struct aioemu_x86_state
     set_event(vcpu, AIOEMU_EVENT_IRQ, s->interrupt_requested);
 }
 
-int aioemu_x86_set_state(aioemu_vcpu *vcpu, const struct aioemu_x86_state *s)
-{
+int aioemu_x86_set_state(aioemu_vcpu *vcpu, const struct aioemu_x86_state *s) {
     CPUState *cpu = vcpu->cpu;
     CPUX86State *env = cpu->env_ptr;
 
@@ -275,8 +262,7 @@ int aioemu_x86_set_state(aioemu_vcpu *vcpu, const struct aioemu_x86_state *s)
     return 0;
 }
 
-int aioemu_x86_reset(aioemu_vcpu *vcpu, int init)
-{
+int aioemu_x86_reset(aioemu_vcpu *vcpu, int init) {
     CPUState *cpu = vcpu->cpu;
     CPUX86State *env = cpu->env_ptr;
     uint64_t cache = AIOEMU_CR0_CD | AIOEMU_CR0_NW;
@@ -305,8 +291,7 @@ int aioemu_x86_reset(aioemu_vcpu *vcpu, int init)
     return 0;
 }
 
-int aioemu_x86_sipi(aioemu_vcpu *vcpu, uint8_t vector)
-{
+int aioemu_x86_sipi(aioemu_vcpu *vcpu, uint8_t vector) {
     CPUState *cpu = vcpu->cpu;
     CPUX86State *env = cpu->env_ptr;
 
@@ -317,14 +302,13 @@ int aioemu_x86_sipi(aioemu_vcpu *vcpu, uint8_t vector)
         return -EBUSY;
     }
     env->eip = 0;
-    cpu_x86_load_seg_cache(env, R_CS, (unsigned)vector << 8, (target_ulong)vector << 12,
-                           env->segs[R_CS].limit, env->segs[R_CS].flags);
+    cpu_x86_load_seg_cache(env, R_CS, (unsigned)vector << 8, (target_ulong)vector << 12, env->segs[R_CS].limit,
+                           env->segs[R_CS].flags);
     cpu->halted = 0;
     return 0;
 }
 
-int aioemu_x86_inject(aioemu_vcpu *vcpu, uint8_t vector, uint32_t error_code, uint32_t flags)
-{
+int aioemu_x86_inject(aioemu_vcpu *vcpu, uint8_t vector, uint32_t error_code, uint32_t flags) {
     if (vcpu->engine->arch != AIOEMU_ARCH_X86_64 || (flags & ~AIOEMU_INJECT_EXTERNAL)) {
         return -EINVAL;
     }

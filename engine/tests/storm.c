@@ -10,8 +10,7 @@ struct storm {
     atomic_int done;
 };
 
-static void *kicker(void *arg)
-{
+static void *kicker(void *arg) {
     struct storm *storm = arg;
 
     while (!atomic_load(&storm->done)) {
@@ -23,8 +22,7 @@ static void *kicker(void *arg)
 }
 
 /* Run (vcpu) until (stops) runs ended for a kick; how many other reasons came between, or -1. */
-int storm(aioemu_vcpu *vcpu, int (*run)(aioemu_vcpu *, struct aioemu_exit *), void (*kick)(aioemu_vcpu *), int stops)
-{
+int storm(aioemu_vcpu *vcpu, int (*run)(aioemu_vcpu *, struct aioemu_exit *), void (*kick)(aioemu_vcpu *), int stops) {
     struct storm storm = {.vcpu = vcpu, .kick = kick};
     struct aioemu_exit out;
     pthread_t thread;
