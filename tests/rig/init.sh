@@ -20,6 +20,7 @@ mount -o bind /sys/kernel/tracing /new/sys/kernel/tracing
 ip link set lo up
 cp /rig/go /new/run/go
 echo rig-up >/dev/ttyS1
+cat /dev/ttyS1 >/dev/null & # the host's heartbeat
 RIG_RESULTS=/dev/ttyS1 chroot /new /bin/sh /run/go </dev/null
 echo "rig-status $?" >/dev/ttyS1
 poweroff -f

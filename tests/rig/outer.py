@@ -28,6 +28,7 @@ from aioemu.images.initramfs import Initramfs
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "kvm-amd", "tun", "bridge", "veth")
 SIGN_OF_LIFE_S = 90.0  # to process 1: 8 s on an idle host
 TRIES = 3  # the software CPU's guest sometimes hangs in its clock's calibration
+BEAT_S = 0.1
 LINE_LIMIT = 1 << 22  # of one result
 UP, STATUS = "rig-up", "rig-status"
 APPEND = "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable"
@@ -58,6 +59,7 @@ class Rig:
         self._folder = tempfile.TemporaryDirectory(prefix="aioemu-rig-")
         self._process: subprocess.Popen[bytes] | None = None
         self._results: socket.socket | None = None
+        self._stopped = threading.Event()
         self._lines: TextIO | None = None
 
     def __enter__(self) -> Self:
@@ -127,6 +129,7 @@ class Rig:
                 pass_fds=(theirs.fileno(),),
             )
         self.console.clear()
+        self._stopped = threading.Event()
         self._results = ours
         threading.Thread(target=self._read_console, args=(self._process,), daemon=True).start()
         ours.settimeout(SIGN_OF_LIFE_S)
@@ -136,6 +139,7 @@ class Rig:
         except TimeoutError:
             return False
         ours.settimeout(self.limit_s)
+        threading.Thread(target=self._beat, args=(ours,), daemon=True).start()
         return is_up
 
     def _qemu(self, initrd: Path) -> list[str]:
@@ -150,6 +154,14 @@ class Rig:
             *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
         ]
 
+    def _beat(self, results: socket.socket) -> None:
+        """Interrupt the processor inside now and then: QEMU 7.2 may forget that its timer's interrupt is pending."""
+        while not self._stopped.wait(BEAT_S):
+            try:
+                results.send(b".")
+            except OSError:
+                return
+
     def _read_console(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         with process.stdout as console:
@@ -157,6 +169,7 @@ class Rig:
                 self.console += data
 
     def _stop(self) -> None:
+        self._stopped.set()
         for end in (self._lines, self._results):
             if end is not None:
                 end.close()
