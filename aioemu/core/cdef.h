@@ -105,6 +105,8 @@ core_machine *core_machine_new(uint32_t max_vcpus);
 void core_machine_free(core_machine *m);
 int core_machine_event_fd(core_machine *m);
 int core_machine_collect(core_machine *m, core_event *events, int max);
+/* The same, but look for up to wait_ns before giving up with 0: for the moments when the next event is near. */
+int core_machine_poll(core_machine *m, core_event *events, int max, uint32_t wait_ns);
 int core_machine_start(core_machine *m);
 int core_machine_resume(core_machine *m);
 int core_machine_pause(core_machine *m);

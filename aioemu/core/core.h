@@ -166,7 +166,7 @@ struct core_machine {
     _Atomic bool paused_news;
     /* the way to the reactor */
     int event_fd;
-    _Atomic bool rung;
+    _Atomic bool rung, polling; /* polling: the reactor looks at `rung` itself */
     _Atomic uint64_t notify_bits[CORE_MAX_NOTIFY / 64];
     _Atomic uint64_t notify_held[CORE_MAX_NOTIFY / 64]; /* keep their news until released */
     uint32_t notify_tags[CORE_MAX_NOTIFY];

@@ -83,7 +83,7 @@ const char *core_accel_name(core_machine *m) {
 }
 
 void core_ring(core_machine *m) {
-    if (!atomic_exchange(&m->rung, true)) {
+    if (!atomic_exchange(&m->rung, true) && !atomic_load(&m->polling)) {
         uint64_t one = 1;
         /* A non-blocking eventfd refuses only at 2^64-2: it is readable then, which is all that is wanted. */
         (void)!write(m->event_fd, &one, sizeof one);

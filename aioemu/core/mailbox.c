@@ -171,10 +171,7 @@ static int take_notifications(core_machine *m, core_event *events, int max) {
     return n;
 }
 
-/* Fill `events` with what has come since the last call; when it is full, the event fd stays readable. */
-int core_machine_collect(core_machine *m, core_event *events, int max) {
-    uint64_t count;
-    (void)!read(m->event_fd, &count, sizeof count);
+static int take_all(core_machine *m, core_event *events, int max) {
     atomic_store(&m->rung, false);
     int n = 0;
     for (uint32_t i = 0; i < m->thread_count && n < max; i++) {
@@ -188,4 +185,24 @@ int core_machine_collect(core_machine *m, core_event *events, int max) {
         core_ring(m);
     }
     return n;
+}
+
+/* Fill `events` with what has come since the last call; when it is full, the event fd stays readable. */
+int core_machine_collect(core_machine *m, core_event *events, int max) {
+    uint64_t count;
+    (void)!read(m->event_fd, &count, sizeof count);
+    return take_all(m, events, max);
+}
+
+/* Whoever rings while the reactor polls does not write to the event fd, so what rang last is taken before this ends. */
+int core_machine_poll(core_machine *m, core_event *events, int max, uint32_t wait_ns) {
+    int64_t end = core_monotonic_ns() + wait_ns;
+    atomic_store(&m->polling, true);
+    while (!atomic_load(&m->rung) && core_monotonic_ns() < end) {
+        for (int i = 0; i < SPIN_TURNS; i++) {
+            __builtin_ia32_pause();
+        }
+    }
+    atomic_store(&m->polling, false);
+    return atomic_load(&m->rung) ? take_all(m, events, max) : 0;
 }

@@ -6,6 +6,7 @@ Not here: what the machine consists of. `close` joins the threads and frees the 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +18,10 @@ from aioemu.errors import AccelError, EmuError, HostError
 from aioemu.log import Log
 
 EVENTS_AT_ONCE = 64  # per look: keeps one busy machine from holding the loop of all the others
+STORM_NS = 200_000  # two questions within this: a third is near
+POLL_NS = 60_000  # how long to look for it: an exit and re-entry take 30 us, falling asleep and waking up as much
+PASS_MAX = 255  # chances let pass at most: one look in a few milliseconds of storm
+STAY_NS = 500_000  # then the loop's other business has its turn
 SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 GPR_NAMES = tuple("rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split())
 INSTRUCTION_BYTES = 15  # the longest x86 instruction
@@ -46,6 +51,26 @@ class Stop:
     more: int
 
 
+class Patience:
+    """Whether looking for the next event pays: after a look in vain the next chances are let pass, twice as many each
+    time (the vCPU may need the very processor that the looking takes)."""
+
+    def __init__(self) -> None:
+        self._pass = self._passed = 0
+
+    def tries(self) -> bool:
+        """Whether to look this time."""
+        if self._passed < self._pass:
+            self._passed += 1
+            return False
+        return True
+
+    def learn(self, *, hit: bool) -> None:
+        """The look found something, or nothing."""
+        self._passed = 0
+        self._pass = 0 if hit else min(PASS_MAX, 2 * self._pass + 1)
+
+
 class Native:
     """Owns one core machine; must be made, used and closed on one loop's thread."""
 
@@ -59,6 +84,8 @@ class Native:
         self._loop = asyncio.get_running_loop()
         self._events = ffi.new("core_event[]", EVENTS_AT_ONCE)
         self._paused: list[asyncio.Future[None]] = []
+        self._asked_ns = 0  # when a vCPU last waited for Python
+        self._patience = Patience()
         self._fd = lib.core_machine_event_fd(self.ptr)
         self._loop.add_reader(self._fd, self._collect)
 
@@ -159,18 +186,38 @@ class Native:
         self.ptr = ffi.NULL
 
     def _collect(self) -> None:
-        events = self._events
-        for i in range(lib.core_machine_collect(self.ptr, events, EVENTS_AT_ONCE)):
+        """Handle what has come; while a guest asks again and again, stay and look instead of going to sleep."""
+        if not self._handle(lib.core_machine_collect(self.ptr, self._events, EVENTS_AT_ONCE)):
+            return
+        now = time.monotonic_ns()
+        storm, self._asked_ns = now - self._asked_ns < STORM_NS, now
+        if storm and self.ptr != ffi.NULL and self._patience.tries():
+            self._stay(now + STAY_NS)
+
+    def _stay(self, end_ns: int) -> None:
+        while time.monotonic_ns() < end_ns:
+            count = lib.core_machine_poll(self.ptr, self._events, EVENTS_AT_ONCE, POLL_NS)
+            self._patience.learn(hit=count > 0)
+            if not self._handle(count):
+                return
+            self._asked_ns = time.monotonic_ns()
+
+    def _handle(self, count: int) -> bool:
+        """Handle that many events; whether a vCPU waited for one of the answers."""
+        events, asked = self._events, False
+        for i in range(count):
             event = events[i]
             kind = event.kind
             if kind <= lib.CORE_EVENT_NOTIFY:
+                asked = asked or kind <= lib.CORE_EVENT_WRITE
                 self.router.handle(event)
             elif kind == lib.CORE_EVENT_STOPPED:
                 self._on_stop(Stop(StopKind(event.value), event.vcpu, event.offset, event.aux))
             elif self.is_paused:
                 self._release()
             if self.ptr == ffi.NULL:  # a device's answer closed the machine
-                return
+                return False
+        return asked
 
     def _release(self) -> None:
         waiting, self._paused = self._paused, []
