@@ -144,6 +144,7 @@ uint64_t core_vcpu_first_entry_ns(core_machine *m, uint32_t vcpu);
 const char *core_exit_name(uint32_t kind);
 
 /* guest memory */
+int core_ram_file(void); /* an empty file for it, in huge pages where that can be; -errno */
 int core_ram_add(core_machine *m, uint64_t gpa, uint64_t size, int fd, uint64_t fd_offset, uint32_t flags);
 enum core_ram_flag { CORE_RAM_READONLY = 1, CORE_RAM_PREALLOC = 2 };
 int core_ram_remove(core_machine *m, uint64_t gpa);

@@ -141,10 +141,13 @@ def _open_backing(size: int, backend: RamBackend) -> int:
 
 
 def _open_memfd(hugepage_bytes: int) -> int:
-    flags = os.MFD_CLOEXEC
-    if hugepage_bytes:
-        flags |= os.MFD_HUGETLB | ((hugepage_bytes.bit_length() - 1) << os.MFD_HUGE_SHIFT)
-    return os.memfd_create("aioemu-ram", flags)
+    if not hugepage_bytes:
+        fd = int(lib.core_ram_file())
+        if fd < 0:
+            raise OSError(-fd, os.strerror(-fd))
+        return fd
+    size_flag = (hugepage_bytes.bit_length() - 1) << os.MFD_HUGE_SHIFT
+    return os.memfd_create("aioemu-ram", os.MFD_CLOEXEC | os.MFD_HUGETLB | size_flag)
 
 
 def _open_file(path: str) -> int:
