@@ -2,13 +2,13 @@
  *
  * The vCPU has EL1 and EL0 only. Facts: Arm ARM (DDI 0487).
  */
-#include "aioemu/hooks.h"
-#include "cpu.h"
-#include "exec/exec-all.h"
-#include "internals.h"
 #include "qemu/osdep.h"
+#include "cpu.h"
+#include "internals.h"
+#include "exec/exec-all.h"
 #include "qemu/timer.h"
 #include "uc_priv.h"
+#include "aioemu/hooks.h"
 
 #define NS_PER_S          UINT64_C(1000000000)
 #define CTL_ENABLE        1u

@@ -1,11 +1,11 @@
 /* a64_state.c: read and write an AArch64 vCPU's general, floating point and system registers; reset; lines. */
-#include "aioemu/hooks.h"
+#include "qemu/osdep.h"
 #include "cpu.h"
-#include "exec/exec-all.h"
 #include "internals.h"
 #include "kvm-consts.h"
-#include "qemu/osdep.h"
+#include "exec/exec-all.h"
 #include "uc_priv.h"
+#include "aioemu/hooks.h"
 
 #include <errno.h>
 #include <string.h>

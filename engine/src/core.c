@@ -2,12 +2,12 @@
  *
  * The guest's own ways (interrupts, state, callbacks only it has) are in x86_*.c and a64_*.c.
  */
-#include "aioemu/hooks.h"
+#include "qemu/osdep.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
-#include "qemu/osdep.h"
 #include "sysemu/cpus.h"
 #include "uc_priv.h"
+#include "aioemu/hooks.h"
 
 #include <errno.h>
 

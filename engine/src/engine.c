@@ -1,7 +1,7 @@
 /* engine.c: make and unmake an engine, and lay out its memory. Not here: what runs in it. */
-#include "aioemu/priv.h"
-#include "uc_priv.h"
 #include "unicorn/unicorn.h"
+#include "uc_priv.h"
+#include "aioemu/priv.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,14 +4,14 @@
  * address, then takes the slow path for writes, which drops the translations written to. The bit goes when the last
  * translation went. Compiled once per guest architecture. The guest is not trusted; the callbacks are.
  */
-#include "exec/memory.h"
-#include "accel/tcg/translate-all.h"
-#include "aioemu/hooks.h"
+#include "qemu/osdep.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
+#include "exec/memory.h"
 #include "exec/ramlist.h"
-#include "qemu/osdep.h"
+#include "accel/tcg/translate-all.h"
 #include "uc_priv.h"
+#include "aioemu/hooks.h"
 
 #include <errno.h>
 

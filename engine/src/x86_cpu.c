@@ -1,9 +1,9 @@
 /* x86_cpu.c: how an x86 vCPU takes events, enters the kernel, and asks its machine. Facts: Intel SDM, AMD APM. */
-#include "aioemu/hooks.h"
+#include "qemu/osdep.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
-#include "qemu/osdep.h"
 #include "uc_priv.h"
+#include "aioemu/hooks.h"
 
 #include <stdlib.h>
 #include <string.h>

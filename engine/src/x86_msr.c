@@ -2,11 +2,11 @@
  *
  * Values no CPU would take get #GP(0), as the SDM (vol. 4) says. Not kept: machine check, performance counters.
  */
-#include "aioemu/hooks.h"
+#include "qemu/osdep.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
-#include "qemu/osdep.h"
 #include "uc_priv.h"
+#include "aioemu/hooks.h"
 
 #define TSC_MSR          0x10
 #define DEFAULT_APICBASE UINT64_C(0xfee00900) /* enabled, boot processor */

@@ -3,11 +3,11 @@
  * What cannot be in the structure (MPX, SVM, AVX) the vCPU does not offer (x86_cpu.c). Descriptor caches are taken as
  * given; only values that would break an invariant of the emulator are refused.
  */
-#include "aioemu/hooks.h"
+#include "qemu/osdep.h"
 #include "cpu.h"
 #include "exec/exec-all.h"
-#include "qemu/osdep.h"
 #include "uc_priv.h"
+#include "aioemu/hooks.h"
 
 #include <errno.h>
 #include <string.h>
