@@ -61,6 +61,7 @@ class Machine:
         self.log = Log("machine", self.name, self.events)
         self.state = RunState.PRELAUNCH
         self.actions = config.actions
+        self._reset_wanted = False
         self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape))
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
@@ -133,7 +134,7 @@ class Machine:
 
     def _make_kit(self) -> Kit:
         wishes = Wishes(
-            reset=lambda: self._soon(self.reset(Cause.GUEST_RESET)),
+            reset=self._guest_resets,
             power_off=lambda: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN)),
             exit=lambda code: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN, code, final=True)),
             panicked=lambda kind: self._soon(self._panicked(kind)),
@@ -210,7 +211,7 @@ class Machine:
     async def request_shutdown(self, cause: Cause, code: int = 0, *, final: bool = False) -> None:
         """The end, unless `-no-shutdown` keeps the machine for inspection; `final` is the end in any case."""
         async with self._control:
-            if self._exit.done():
+            if self._exit.done() or (self.state is RunState.SHUTDOWN and not final):
                 return
             self.emit("SHUTDOWN", guest=cause.by_guest, reason=cause.value)
             if self.actions.shutdown == "pause" and not final:
@@ -310,8 +311,12 @@ class Machine:
 
     async def _reset(self, cause: Cause) -> None:
         was_running = self.running
+        self._reset_wanted = True
         await self._stand_still()
+        self.native.drain()  # what was asked before the reset is answered before it
         self.native.router.abandon()
+        await self.native.pause()
+        self._reset_wanted = False
         self.native.reset()
         self.kit.reset_chips()
         self._boot()
@@ -335,9 +340,15 @@ class Machine:
 
     # ---- what vCPUs report -----------------------------------------------------------------------------------------
 
+    def _guest_resets(self) -> None:
+        """The guest asked for a reset. It may ask again before the first is carried out: that is the same one."""
+        if not self._reset_wanted:
+            self._reset_wanted = True
+            self._soon(self.reset(Cause.GUEST_RESET))
+
     def _on_stop(self, stop: Stop) -> None:
         if stop.kind in (StopKind.SHUTDOWN, StopKind.RESET):
-            self._soon(self.reset(Cause.GUEST_RESET))
+            self._guest_resets()
         elif stop.kind is StopKind.POWEROFF:
             self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN))
         elif stop.kind is StopKind.CRASH:

@@ -120,6 +120,14 @@ class Native:
             if paused in self._paused:
                 self._paused.remove(paused)
 
+    def drain(self) -> None:
+        """Handle everything that the vCPUs have handed over so far; while they stand still."""
+        while self.ptr != ffi.NULL:
+            count = lib.core_machine_collect(self.ptr, self._events, EVENTS_AT_ONCE)
+            if not count:
+                return
+            self._handle(count)
+
     def reset(self) -> None:
         """Power-on state of every vCPU and of the accelerator's own chips; only while paused."""
         rc = lib.core_machine_reset(self.ptr)

@@ -96,3 +96,16 @@ async def test_internal_error_is_reported(make_vm: VmFactory) -> None:
         assert vm.state.value == "internal-error"
         assert vm.registers()["rip"] != 0
         assert "internal-error" in vm.report()
+
+
+async def test_asking_twice_is_one_reset(make_vm: VmFactory) -> None:
+    """A guest that asks for a reset again before it comes is reset once."""
+    async with make_vm("load", no_reboot=False) as vm:
+        await vm.console.expect("load", LIMIT_S)
+        for _ in range(5):
+            vm.machine.kit.wishes.reset()
+        await vm.events.wait("RESET", LIMIT_S)
+        await vm.console.expect("load", LIMIT_S)
+        await vm.pause()
+
+        assert [event.name for event in vm.events.history].count("RESET") == 1
