@@ -1,13 +1,14 @@
 """How long it takes until a guest runs: in a program that is there already, and from the command's start.
 
-The command's first instruction is seen from outside as the first byte that the payload prints, a few hundred guest
-instructions later, for QEMU as for aioemu.
+The command's first instruction is told from outside by the first byte that the payload prints, for QEMU as for aioemu.
+What the guest itself needs until then (it calibrates its clock) is measured in a program, and taken off both.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.harness import Figure, Options, against, interleave, need, of_samples
-from tests.bench.payload import finished, machine, need_kvm
+from tests.bench.harness import Figure, Options, interleave, need, of_samples
+from tests.bench.payload import LIMIT_S, finished, machine, need_kvm
 from tests.guests.build import payload
 
 ENDED_S = 30.0
+COMMAND = "load"  # prints, and counts until it is ended
 
 
 async def _first_entry_ms(board: str) -> float:
@@ -66,10 +68,17 @@ def aioemu_command() -> list[str]:
     return [str(Path(sys.executable).with_name("aioemu"))]
 
 
+async def _guest_ms() -> float:
+    """From the guest's first instruction to the first byte it prints."""
+    async with machine(COMMAND) as vm:
+        await vm.console.expect(".", LIMIT_S)
+        return (time.monotonic_ns() - vm.machine.native.first_entry_ns()) / 1e6
+
+
 def bench_command(options: Options) -> Iterator[Figure]:
-    """Command start to the guest's first byte, QEMU's microvm beside it."""
+    """Command start to the guest's first instruction, QEMU's microvm beside it."""
     need_kvm()
-    rest = f"-m 128 -nodefaults -display none -serial stdio -kernel {payload()} -append load".split()
+    rest = f"-m 128 -nodefaults -display none -serial stdio -kernel {payload()} -append {COMMAND}".split()
     qemu = [need("qemu-system-x86_64"), "-M", "microvm", "-accel", "kvm", "-cpu", "qemu64", *rest]
     samples = interleave(
         options.pick(25, 4),
@@ -78,10 +87,13 @@ def bench_command(options: Options) -> Iterator[Figure]:
             "aioemu q35": lambda: first_byte_ms([*aioemu_command(), "-M", "q35", "-accel", "kvm", *rest]),
             "qemu": lambda: first_byte_ms(qemu),
             "python": lambda: first_byte_ms([sys.executable, "-c", "print(1, flush=True)"]),
+            "guest": lambda: uvloop.run(_guest_ms()),
         },
     )
+    guest = statistics.median(samples["guest"])
     for board in ("microvm", "q35"):
-        yield of_samples(f"command to the guest's first byte, {board}", samples[f"aioemu {board}"], "ms", limit=200)
-    yield of_samples("the same, QEMU -M microvm", samples["qemu"], "ms")
+        took = [ms - guest for ms in samples[f"aioemu {board}"]]
+        yield of_samples(f"command to first guest instruction, {board}", took, "ms", limit=200)
+    yield of_samples("the same, QEMU -M microvm", [ms - guest for ms in samples["qemu"]], "ms")
     yield of_samples("of it, a bare Python interpreter", samples["python"], "ms")
-    yield against("ratio to QEMU -M microvm", samples["aioemu microvm"], samples["qemu"], "ms", 10)
+    yield of_samples("then, the guest's first byte after", samples["guest"], "ms")
