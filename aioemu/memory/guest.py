@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from aioemu.errors import ConfigError, GuestError, HostError
 from aioemu.memory.ranges import RamRange
 
 PAGE_SIZE = 4096
+HUGE_PAGE = 2 << 20  # of x86-64; a hint, nothing depends on it
 MAX_RAM_BYTES = 1 << 46  # what 46 physical address bits reach; more than any host here has
 
 
@@ -99,6 +101,8 @@ class GuestMemory:
             length = -(-length // grain) * grain
         try:
             mapping = mmap.mmap(self._fd, length, offset=start)
+            if size >= HUGE_PAGE and not self.backend.hugepage_bytes:
+                _prefer_huge_pages(mapping)
         except OSError as exc:
             raise HostError(f"map guest memory at {address:#x}", exc.errno) from exc
         return memoryview(mapping)[offset - start : offset - start + size]
@@ -125,6 +129,12 @@ class GuestMemory:
             rc = lib.core_ram_add(self._machine, each.start, each.size, self._fd, offset, flags)
             if rc < 0:
                 raise HostError(f"guest memory of {each.size >> 20} MiB at {each.start:#x}", -rc)
+
+
+def _prefer_huge_pages(mapping: mmap.mmap) -> None:
+    """What is written through this mapping shall come in huge pages, as what the guest touches."""
+    with suppress(OSError):  # a kernel without them
+        mapping.madvise(mmap.MADV_HUGEPAGE)
 
 
 def _open_backing(size: int, backend: RamBackend) -> int:
