@@ -6,8 +6,9 @@ The work is in the core (`core_accel`); this is the part that talks to people: o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from aioemu._core import ffi, lib
 from aioemu.accel.cpuid import Leaf, build_leaves
@@ -15,8 +16,7 @@ from aioemu.config import CpuModel, Smp
 from aioemu.errors import AccelError, HostError
 
 
-@dataclass(frozen=True, slots=True)
-class ChipNeeds:
+class ChipNeeds(Struct, frozen=True):
     """Which legacy chips the board wants beside the local APICs and the I/O APIC."""
 
     pit: bool = True

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aioemu.accel import features
 from aioemu.accel.features import Word
@@ -26,8 +28,7 @@ _log = Log("accel")
 _said: set[str] = set()
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(Struct, frozen=True):
     """One CPUID answer; `flags` as KVM has them."""
 
     function: int
@@ -43,8 +44,7 @@ class Leaf:
         return self.function, self.index, self.flags, self.eax, self.ebx, self.ecx, self.edx
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """A processor model: `features` None = all that the accelerator supports."""
 
     name: str

@@ -5,11 +5,10 @@ Sources: Intel SDM vol. 2A CPUID, AMD APM vol. 3 appendix E, Linux Documentation
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Word:
+class Word(Struct, frozen=True, order=True):
     """One register of one leaf."""
 
     function: int

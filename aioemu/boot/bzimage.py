@@ -7,7 +7,8 @@ at the 32-bit entry. The file is not trusted: sizes and addresses are checked ag
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aioemu.boot import lowmem, params
 from aioemu.boot.image import ImageFile
@@ -27,8 +28,7 @@ INITRD_ADDR_MAX = 0x37FFFFFF  # before protocol 2.03, and where the header gives
 OLD_CMDLINE_SIZE = 255  # before protocol 2.06
 
 
-@dataclass(frozen=True, slots=True)
-class BzImage:
+class BzImage(Struct, frozen=True):
     """A bzImage whose header holds together."""
 
     header: bytes  # for the zero page, from offset 0x1f1 on

@@ -6,8 +6,9 @@ Built from the machine's RAM ranges, which are right by construction, and from r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from aioemu.boot import lowmem
 from aioemu.boot.ram import RamRange
@@ -26,8 +27,7 @@ class E820Type(IntEnum):
     UNUSABLE = 5
 
 
-@dataclass(frozen=True, slots=True)
-class E820Entry:
+class E820Entry(Struct, frozen=True):
     """One line of the map."""
 
     start: int

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aioemu.boot import lowmem
 from aioemu.boot.image import ImageFile
@@ -25,8 +26,7 @@ PT_LOAD, PT_NOTE = 1, 4
 XEN_NAME, PHYS32_ENTRY = b"Xen\0", 18  # XEN_ELFNOTE_PHYS32_ENTRY (PVH ABI)
 
 
-@dataclass(frozen=True, slots=True)
-class _Class:
+class _Class(Struct, frozen=True):
     """What differs between the two ELF classes."""
 
     bits: int
@@ -41,8 +41,7 @@ _CLASSES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """One program header, fields as the specification names them."""
 
     p_type: int
@@ -57,8 +56,7 @@ class Segment:
         return RamRange(self.p_paddr, self.p_memsz)
 
 
-@dataclass(frozen=True, slots=True)
-class ElfKernel:
+class ElfKernel(Struct, frozen=True):
     """A kernel whose headers hold together."""
 
     bits: int

@@ -6,8 +6,9 @@ floating point, MSRs) has its reset value. Application processors are not covere
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 CR0_PE, CR0_ET, CR0_PG = 1 << 0, 1 << 4, 1 << 31
 CR0_RESET = 0x60000010  # CD, NW, ET (SDM 3A table 9-1)
@@ -30,8 +31,7 @@ class BootMode(Enum):
     REAL16 = "real16"  # as after reset, at another place
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(Struct, frozen=True):
     """A segment register with its hidden part; `limit` is in bytes, `granularity` only fills the descriptor's bit."""
 
     selector: int
@@ -51,16 +51,14 @@ class Segment:
         return not self.present
 
 
-@dataclass(frozen=True, slots=True)
-class DescriptorTable:
+class DescriptorTable(Struct, frozen=True):
     """GDTR or IDTR."""
 
     base: int
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class BootEntry:
+class BootEntry(Struct, frozen=True):
     """The boot processor at its first instruction."""
 
     mode: BootMode

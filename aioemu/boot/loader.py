@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
+
+from msgspec import Struct
 
 from aioemu.boot import bzimage, e820, elf, initrd, lowmem, multiboot, params, pvh
 from aioemu.boot.e820 import E820Entry
@@ -37,8 +38,7 @@ _OTHER_FORMATS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KernelImage:
+class KernelImage(Struct, frozen=True):
     """What `-kernel`, `-initrd` and `-append` give."""
 
     kernel: str
@@ -46,8 +46,7 @@ class KernelImage:
     cmdline: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BootLayout:
+class BootLayout(Struct, frozen=True):
     """What the board adds: ranges that are not the guest's to use, and what goes into the zero page."""
 
     reserved: tuple[E820Entry, ...] = ()  # ECAM and the like; RAM below them is taken out of the map

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from aioemu.boot import elf, lowmem, paging
 from aioemu.boot.e820 import E820Entry, E820Type
@@ -33,8 +35,7 @@ MODULE_NAME = RamRange(lowmem.START_INFO.start + 0xA0, 0x60)
 NAME_MAX = 255  # what a file name may have: room for it is taken from the command line's area
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """The header, and where in the file it was found."""
 
     offset: int

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from aioemu.boot import lowmem, paging
 from aioemu.boot.e820 import E820Entry

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from uuid import UUID
+
+from msgspec import Struct
 
 from aioemu.boot import lowmem
 from aioemu.boot.acpi.header import checksum
@@ -28,8 +29,7 @@ DIMMS_MAX = 256  # more memory than that in modules is shown in larger modules
 BYTE_COUNT_MAX = 0xFF  # of cores and threads; more are counted in the 16-bit fields alone
 
 
-@dataclass(frozen=True, slots=True)
-class Bios:
+class Bios(Struct, frozen=True):
     """Type 0."""
 
     vendor: str = "aioemu"
@@ -39,8 +39,7 @@ class Bios:
     uefi: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class System:
+class System(Struct, frozen=True):
     """Type 1. A `uuid` of None is shown as not set."""
 
     manufacturer: str = "aioemu"
@@ -52,8 +51,7 @@ class System:
     family: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Baseboard:
+class Baseboard(Struct, frozen=True):
     """Type 2."""
 
     manufacturer: str = "aioemu"
@@ -64,8 +62,7 @@ class Baseboard:
     location: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chassis:
+class Chassis(Struct, frozen=True):
     """Type 3."""
 
     manufacturer: str = "aioemu"
@@ -75,8 +72,7 @@ class Chassis:
     sku: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Processor:
+class Processor(Struct, frozen=True):
     """Type 4, once per socket."""
 
     sock_pfx: str = "CPU"
@@ -93,8 +89,7 @@ class Processor:
     threads: int = 1  # per socket
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """Types 16, 17 and 19; `ranges` is where RAM is."""
 
     ranges: tuple[RamRange, ...] = ()
@@ -107,8 +102,7 @@ class Memory:
     speed: int = UNKNOWN_SPEED
 
 
-@dataclass(frozen=True, slots=True)
-class Smbios:
+class Smbios(Struct, frozen=True):
     """Everything that the tables say."""
 
     bios: Bios = Bios()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
 from typing import Any
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from aioemu.boot.image import ImageFile
 from aioemu.boot.smbios import Smbios
@@ -39,7 +40,7 @@ def _apply_fields(smbios: Smbios, option: SmbiosOptions) -> Smbios:
         known = ", ".join(map(str, sorted([*_PARTS, OEM_STRINGS])))
         raise ConfigError(f"-smbios type={option.type} is not known, types are {known}", option="smbios")
     old = getattr(smbios, part)
-    known_fields = [f.name for f in fields(old) if f.name not in _NOT_OPTIONS]
+    known_fields = [name for name in old.__struct_fields__ if name not in _NOT_OPTIONS]
     changes: dict[str, Any] = {}
     for key, value in option.values.items():
         field = key.replace("-", "_")

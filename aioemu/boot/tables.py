@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aioemu.boot.ram import GuestRam
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """Bytes at a guest-physical address; `name` is the table's signature."""
 
     name: str
@@ -17,8 +17,7 @@ class Placement:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FirmwareTables:
+class FirmwareTables(Struct, frozen=True):
     """Everything to write, and where the search for ACPI begins (0: no ACPI)."""
 
     placements: tuple[Placement, ...]

@@ -7,8 +7,9 @@ from another version or made by hand; every value is checked before the first on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from aioemu.errors import StateError
 
@@ -22,8 +23,7 @@ class Field(Protocol):
     def parse(self, name: str, value: Any) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Int:
+class Int(Struct, frozen=True):
     """An integer in low..high inclusive."""
 
     low: int = 0
@@ -40,8 +40,7 @@ class Int:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Struct, frozen=True):
     """True or false."""
 
     def dump(self, value: bool) -> bool:
@@ -53,8 +52,7 @@ class Flag:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes:
+class Bytes(Struct, frozen=True):
     """Between `least` and `most` bytes, stored as hexadecimal text."""
 
     most: int
@@ -77,8 +75,7 @@ class Bytes:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class Optional:
+class Optional(Struct, frozen=True):
     """The inner field, or nothing."""
 
     inner: Field

@@ -11,7 +11,8 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from aioemu.chardev.base import Chardev, Event, Frontend, FrontendFactory, log, running_loop
 from aioemu.chardev.channel import SocketChannel

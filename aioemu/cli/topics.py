@@ -74,8 +74,8 @@ def _chardev(name: str | None) -> str:
     if name is None:
         return "\n".join(["Available chardev backend types: ", *(f"  {kind}" for kind in CHARDEVS)])
     _known("chardev backend", name, CHARDEVS)
-    fields = dataclasses.fields(CHARDEVS[name].options)
-    return "\n".join([f"{name} options:", *(f"  {field.name.replace('_', '-')}" for field in fields)])
+    names = CHARDEVS[name].options.__struct_fields__
+    return "\n".join([f"{name} options:", *(f"  {each.replace('_', '-')}" for each in names)])
 
 
 def _display(name: str | None) -> str:

@@ -5,13 +5,12 @@ The parser that builds them is in chardev_options; the back ends that serve them
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 RINGBUF_DEFAULT_BYTES = 64 << 10  # what `-chardev ringbuf` without size= means
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(Struct, frozen=True):
     """A unix stream socket; `abstract` names live in the kernel's own name space, without a file."""
 
     path: str
@@ -19,8 +18,7 @@ class UnixAddress:
     tight: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
+class TcpAddress(Struct, frozen=True):
     """A TCP host and port; `to` is the last port a listener may try."""
 
     host: str
@@ -30,8 +28,7 @@ class TcpAddress:
     ipv6: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FdAddress:
+class FdAddress(Struct, frozen=True):
     """A socket the launcher passed by inheritance: a number, or a name given to `getfd`."""
 
     fd: str
@@ -40,8 +37,7 @@ class FdAddress:
 SocketAddress = UnixAddress | TcpAddress | FdAddress
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChardevOptions:
+class ChardevOptions(Struct, frozen=True, kw_only=True):
     """What every back end has: its id, a log of everything it writes, and whether front ends share it."""
 
     id: str
@@ -50,20 +46,17 @@ class ChardevOptions:
     mux: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NullOptions(ChardevOptions):
+class NullOptions(ChardevOptions, frozen=True, kw_only=True):
     """Swallows output, never gives input."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StdioOptions(ChardevOptions):
+class StdioOptions(ChardevOptions, frozen=True, kw_only=True):
     """The process's standard input and output; `signal` leaves Ctrl-C to the terminal."""
 
     signal: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileOptions(ChardevOptions):
+class FileOptions(ChardevOptions, frozen=True, kw_only=True):
     """Output to a file, input from another one where given."""
 
     path: str
@@ -71,29 +64,25 @@ class FileOptions(ChardevOptions):
     input_path: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipeOptions(ChardevOptions):
+class PipeOptions(ChardevOptions, frozen=True, kw_only=True):
     """A pair of FIFOs `path`.in and `path`.out, or `path` alone: a FIFO for output, a device for both ways."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SerialOptions(ChardevOptions):
+class SerialOptions(ChardevOptions, frozen=True, kw_only=True):
     """A host terminal device."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PtyOptions(ChardevOptions):
+class PtyOptions(ChardevOptions, frozen=True, kw_only=True):
     """A new pseudo terminal, with a link to it at `path` where given."""
 
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SocketOptions(ChardevOptions):
+class SocketOptions(ChardevOptions, frozen=True, kw_only=True):
     """A stream socket: listening (`server`) or connecting (again every `reconnect_ms`, 0: never again).
 
     `listen_if_free` is for `-qmp unix:PATH`: connect where somebody listens at PATH, else listen there.
@@ -108,20 +97,17 @@ class SocketOptions(ChardevOptions):
     listen_if_free: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RingbufOptions(ChardevOptions):
+class RingbufOptions(ChardevOptions, frozen=True, kw_only=True):
     """The last `size_bytes` of output, kept in memory and read by `ringbuf-read`."""
 
     size_bytes: int = RINGBUF_DEFAULT_BYTES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsoleOptions(ChardevOptions):
+class ConsoleOptions(ChardevOptions, frozen=True, kw_only=True):
     """Output kept from byte 0 for the program that embeds the machine (`vm.console`); `vc` is its QEMU name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubOptions(ChardevOptions):
+class HubOptions(ChardevOptions, frozen=True, kw_only=True):
     """One front end on several back ends: output goes to all, input comes from each."""
 
     chardevs: tuple[str, ...]

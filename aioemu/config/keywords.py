@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from typing import Any
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from aioemu.config.grammar import did_you_mean, parse_pairs, parse_size
 from aioemu.config.model import (
@@ -20,7 +21,7 @@ from aioemu.config.model import (
 )
 from aioemu.errors import ConfigError
 
-_DIRECT = frozenset(field.name for field in fields(MachineConfig))
+_DIRECT = frozenset(MachineConfig.__struct_fields__)
 _BOOT = ("kernel", "initrd", "append")
 
 

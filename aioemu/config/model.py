@@ -8,8 +8,9 @@ to parts with their own grammar (netdevs, block nodes, objects) are carried whol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from aioemu.config.chardevs import ChardevOptions
 
@@ -21,32 +22,28 @@ DEFAULT_MEMORY_BYTES = 128 * MIB  # what `-m` absent means to every launcher wri
 OptionValue = Any  # str from the command line; bool, int, float, list, dict or None from JSON and Python
 
 
-@dataclass(frozen=True, slots=True)
-class MachineOptions:
+class MachineOptions(Struct, frozen=True):
     """`-machine`: the board's name and its own options, untyped until the board reads them."""
 
     type: str = "q35"
     options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AccelOptions:
+class AccelOptions(Struct, frozen=True):
     """`-accel`: one accelerator to try; the machine takes the first that works."""
 
     name: str
     options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class CpuModel:
+class CpuModel(Struct, frozen=True):
     """`-cpu`: model and features in the order they apply (`+x` is `("x", "on")`, `-x` is `("x", "off")`)."""
 
     name: str = "max"
     features: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Smp:
+class Smp(Struct, frozen=True):
     """`-smp`: processor counts, always whole: sockets x dies x cores x threads == maxcpus >= cpus."""
 
     cpus: int = 1
@@ -57,8 +54,7 @@ class Smp:
     maxcpus: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryOptions:
+class MemoryOptions(Struct, frozen=True):
     """`-m`: boot memory, and room for more (`max_bytes` 0: none). `backend` names an -object memory-backend-*."""
 
     size_bytes: int = DEFAULT_MEMORY_BYTES
@@ -69,8 +65,7 @@ class MemoryOptions:
     path: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BootOptions:
+class BootOptions(Struct, frozen=True):
     """What runs first: a kernel with its initrd and command line, or firmware; `options` is `-boot`."""
 
     kernel: str | None = None
@@ -81,8 +76,7 @@ class BootOptions:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceOptions:
+class DeviceOptions(Struct, frozen=True):
     """`-device`: a driver and where it sits; `props` are the driver's own, strings or JSON values."""
 
     driver: str
@@ -92,8 +86,7 @@ class DeviceOptions:
     props: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class OptionGroup:
+class OptionGroup(Struct, frozen=True):
     """One -object, -netdev, -nic, -net, -drive, -blockdev, ... whole, for the part that knows its meaning.
 
     `type` is the implied first key's value (qom-type, type, driver) where the option has one; `values`
@@ -106,8 +99,7 @@ class OptionGroup:
     values: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorOptions:
+class MonitorOptions(Struct, frozen=True):
     """One monitor on a chardev: `mode` is "control" (QMP) or "readline" (text)."""
 
     chardev: str
@@ -116,8 +108,7 @@ class MonitorOptions:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GlobalOptions:
+class GlobalOptions(Struct, frozen=True):
     """`-global driver.property=value`: a default for every device of that driver."""
 
     driver: str
@@ -125,8 +116,7 @@ class GlobalOptions:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class SmbiosOptions:
+class SmbiosOptions(Struct, frozen=True):
     """`-smbios`: a binary table (`file`) or the fields of one type."""
 
     type: int | None = None
@@ -134,8 +124,7 @@ class SmbiosOptions:
     values: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class RtcOptions:
+class RtcOptions(Struct, frozen=True):
     """`-rtc`: `base` is "utc", "localtime" or an ISO date; `clock` is "host", "rt" or "vm"."""
 
     base: str = "utc"
@@ -143,8 +132,7 @@ class RtcOptions:
     driftfix: str = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Actions:
+class Actions(Struct, frozen=True):
     """`-action`: what follows a guest's reboot, shutdown, panic or a fired watchdog."""
 
     reboot: str = "reset"  # or "shutdown" (-no-reboot)
@@ -153,8 +141,7 @@ class Actions:
     watchdog: str = "reset"  # or "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none"
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(Struct, frozen=True):
     """`-D`, `-d`, `-trace`: where the log goes, which items and which trace patterns are on."""
 
     file: str | None = None
@@ -162,16 +149,14 @@ class LogOptions:
     traces: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class QtestOptions:
+class QtestOptions(Struct, frozen=True):
     """`-qtest`: the chardev that the protocol is spoken on, and the file its log goes to."""
 
     chardev: str
     log: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessOptions:
+class ProcessOptions(Struct, frozen=True):
     """What concerns the process and not the machine; a program that embeds machines leaves it alone."""
 
     daemonize: bool = False
@@ -183,8 +168,7 @@ class ProcessOptions:
     process_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MachineConfig:
+class MachineConfig(Struct, frozen=True):
     """A whole machine. Empty `accel` means: measure and choose. Chardev ids tie serials and monitors to chardevs."""
 
     name: str | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from aioemu._core import lib
 from aioemu.bus.router import IrqSource, Region
@@ -17,8 +18,7 @@ PAGE_SIZE = 4096
 IOAPIC_PINS = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Vcpu:
+class Vcpu(Struct, frozen=True):
     """One virtual processor."""
 
     index: int

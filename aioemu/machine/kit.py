@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from msgspec import Struct
+
 from aioemu.bus.router import IrqSource, MessageSignals, Region, Router
 from aioemu.bus.wires import Placeable
 from aioemu.config import MachineConfig
@@ -33,8 +35,7 @@ class Savable(Protocol):
     def load(self, state: Any) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(Struct, frozen=True):
     """What chips may ask of the machine: each returns at once, the machine acts when the guest has been answered."""
 
     reset: Callable[[], None]

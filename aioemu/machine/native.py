@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+from msgspec import Struct
 
 from aioemu._core import ffi, lib
 from aioemu.bus.router import Router
@@ -41,8 +42,7 @@ class StopKind(IntEnum):
     HOST_ERROR = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """One vCPU's stop: `detail` and `more` as core_stop says."""
 
     kind: StopKind

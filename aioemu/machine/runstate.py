@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class RunState(StrEnum):
@@ -42,8 +43,7 @@ class Cause(StrEnum):
         return self.value.startswith("guest-")
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(Struct, frozen=True):
     """How a machine's life ended: `code` is what the command exits with."""
 
     cause: Cause

@@ -11,8 +11,9 @@ import mmap
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from aioemu._core import lib
 from aioemu.errors import ConfigError, GuestError, HostError
@@ -23,13 +24,15 @@ HUGE_PAGE = 2 << 20  # of x86-64; a hint, nothing depends on it
 MAX_RAM_BYTES = 1 << 46  # what 46 physical address bits reach; more than any host here has
 
 
-@dataclass(frozen=True, slots=True)
-class RamBackend:
+class RamBackend(Struct, frozen=True):
     """How the memory is provided: `hugepage_bytes` 0 = ordinary pages; `path` = a file or a hugetlbfs folder."""
 
     prealloc: bool = False
     hugepage_bytes: int = 0
     path: str | None = None
+
+
+DEFAULT_BACKEND = RamBackend()
 
 
 def split_around_hole(size: int, low_limit: int, high_start: int = 1 << 32) -> list[RamRange]:
@@ -44,7 +47,7 @@ def split_around_hole(size: int, low_limit: int, high_start: int = 1 << 32) -> l
 class GuestMemory:
     """The RAM of one machine. Control thread only."""
 
-    def __init__(self, machine: Any, ranges: Sequence[RamRange], backend: RamBackend = RamBackend()) -> None:
+    def __init__(self, machine: Any, ranges: Sequence[RamRange], backend: RamBackend = DEFAULT_BACKEND) -> None:
         self._machine = machine
         self._ranges = tuple(sorted(ranges))
         self._offsets = [sum(r.size for r in self._ranges[:i]) for i in range(len(self._ranges))]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RamRange:
+class RamRange(Struct, frozen=True, order=True):
     """One run of guest-physical addresses, [start, end)."""
 
     start: int

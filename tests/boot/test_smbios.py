@@ -103,7 +103,7 @@ def test_options_lie_over_what_the_board_says() -> None:
         ID,
     )
     smbios = Smbios(
-        **{**{f: getattr(smbios, f) for f in Smbios.__dataclass_fields__}, "memory": Memory((RamRange(0, GIB),), "D")}
+        **{**{f: getattr(smbios, f) for f in Smbios.__struct_fields__}, "memory": Memory((RamRange(0, GIB),), "D")}
     )
     assert [text(smbios, 1, offset) for offset in (4, 5, 6, 7, 25, 26)] == ["M", "board", "2", "new", "K", "F"]
     assert (text(smbios, 0, 4), text(smbios, 0, 8)) == ("V", "02/03/2024")

@@ -171,12 +171,12 @@ async def test_telnet_back_pressure_keeps_doubled_bytes_whole(chardevs: Chardevs
 
 async def test_listen_if_free(chardevs: Chardevs, folder: Path) -> None:
     """`-qmp unix:PATH` listens where nobody does, and connects where somebody does."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
-    first = chardevs.add(replace(options("socket,id=a,path=s"), listen_if_free=True))  # type: ignore[call-arg]
+    first = chardevs.add(replace(options("socket,id=a,path=s"), listen_if_free=True))
     front = Front().on(first)
     await first.open()
-    second = chardevs.add(replace(options("socket,id=b,path=s"), listen_if_free=True))  # type: ignore[call-arg]
+    second = chardevs.add(replace(options("socket,id=b,path=s"), listen_if_free=True))
     other = Front().on(second)
     await second.open()
     other.send(b"hello")

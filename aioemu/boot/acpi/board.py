@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag
+
+from msgspec import Struct
 
 
 class IntiFlags(IntFlag):
@@ -16,16 +17,14 @@ class IntiFlags(IntFlag):
     LEVEL = 3 << 2
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(Struct, frozen=True):
     """One processor; one that is not enabled can be brought in while the guest runs."""
 
     apic_id: int
     enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class IoApic:
+class IoApic(Struct, frozen=True):
     """An I/O APIC: `gsi_base` is the number of its first input."""
 
     id: int = 0
@@ -33,8 +32,7 @@ class IoApic:
     gsi_base: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class IrqOverride:
+class IrqOverride(Struct, frozen=True):
     """An ISA interrupt that reaches another input, or has another signal, than ISA says."""
 
     source: int
@@ -42,16 +40,14 @@ class IrqOverride:
     flags: IntiFlags = IntiFlags.CONFORMS
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """A run of addresses on a bus."""
 
     base: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class PciHost:
+class PciHost(Struct, frozen=True):
     """A PCIe host bridge: configuration space, address windows and how INTx# reaches the I/O APIC.
 
     Pin p (0 is INTA#) of device d on bus 0 is wired to `intx_gsis[(d + p) % len(intx_gsis)]`.
@@ -66,8 +62,7 @@ class PciHost:
     native_hotplug: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Uart:
+class Uart(Struct, frozen=True):
     """A 16550A on ISA ports; COM1 has `uid` 0."""
 
     port: int
@@ -75,8 +70,7 @@ class Uart:
     uid: int
 
 
-@dataclass(frozen=True, slots=True)
-class VirtioMmio:
+class VirtioMmio(Struct, frozen=True):
     """A virtio-mmio transport."""
 
     base: int
@@ -86,8 +80,7 @@ class VirtioMmio:
     edge: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class PowerManagement:
+class PowerManagement(Struct, frozen=True):
     """Fixed ACPI hardware: a PM1 block, a timer, general-purpose events, and a reset register, all on I/O ports.
 
     The hardware is always in ACPI mode (SCI_EN reads as 1), so that no SMI command port is needed.
@@ -105,8 +98,7 @@ class PowerManagement:
     reset_value: int = 0x0F
 
 
-@dataclass(frozen=True, slots=True)
-class AcpiBoard:
+class AcpiBoard(Struct, frozen=True):
     """Everything that the tables say."""
 
     cpus: tuple[Cpu, ...]

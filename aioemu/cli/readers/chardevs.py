@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from aioemu.cli.draft import Draft
 from aioemu.cli.reading import Argument

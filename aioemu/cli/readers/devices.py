@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from aioemu.cli.draft import Draft
 from aioemu.cli.reading import Argument

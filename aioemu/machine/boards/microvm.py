@@ -6,8 +6,10 @@ line (`auto-kernel-cmdline`) and the processors in ACPI's absence are the kernel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from aioemu.accel.base import ChipNeeds
 from aioemu.boot.acpi import AcpiBoard, VirtioMmio, Window
