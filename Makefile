@@ -24,7 +24,8 @@ venv: ## .venv with the project (editable) and every tool
 	@.ci/need $(PACKAGES_BUILD)
 	@PYTHON=$(PYTHON) .ci/venv $(VENV)
 
-core: venv ## compile what changed in aioemu/core
+core: venv ## compile what changed in aioemu/core, and byte code as an installed package has it
+	@$(BIN)/python -m compileall -q aioemu blockdev netdev protocol
 	@$(BIN)/python aioemu/core/build.py
 
 engine: venv ## build and install the patched CPU engine of -accel tcg (cached by content)
