@@ -1,0 +1,269 @@
+"""The driver `file`: a regular file of the host. Every range of it is an extent; calls that block run on other threads.
+
+The file may be changed, cut off or removed by others: what is missing of it within the size it had is an error (EIO),
+never silence. Not here: block devices of the host (host_device).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+from aioemu._core import lib
+from aioemu.blockdev.node import SIZE_LIMIT, Extent, ExtentKind, Node, Opener
+from aioemu.blockdev.options import NodeOptions, choice, number, text
+from aioemu.errors import ConfigError, HostError
+
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
+ALIGNMENTS = (1, 512, 4096)  # of O_DIRECT, the first that the host takes
+UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENODEV, errno.ENOSYS, errno.EINVAL)
+ZEROES = bytes(1 << 20)  # written at a time where the host cannot zero a range itself
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileOptions(NodeOptions):
+    """`-blockdev driver=file`."""
+
+    filename: str = text()
+    locking: str = choice(("on", "off", "auto"), "auto")
+    aio: str = choice(("threads", "native", "io_uring"), "threads")
+    aio_max_batch: int = number(0, 0)
+
+
+T = TypeVar("T", bound=FileOptions)
+R = TypeVar("R")
+
+
+class HostFile(Node[T], Generic[T]):
+    """What a file and a host device have in common: a descriptor, and calls on it that do not block the loop."""
+
+    grows: ClassVar[bool] = True
+
+    def __init__(self, name: str, options: T) -> None:
+        super().__init__(name, options)
+        self.fd = -1
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._flush_failed = False
+        self._unaligned = asyncio.Lock()  # a part of a block is written by one at a time
+
+    @property
+    def filename(self) -> str:
+        return self.options.filename.removeprefix("file:")
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    async def open(self, graph: Opener) -> None:
+        self.fd = await self._call(self._open_fd, not self.read_only)
+        self.check_kind(os.fstat(self.fd))
+        self.size = await self._call(self.probe_size)
+        if self.options.cache.direct:
+            self.request_alignment = await self._call(_probe_alignment, self.fd)
+
+    def check_kind(self, status: os.stat_result) -> None:
+        """ConfigError when what was opened is not this driver's."""
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError("'file' driver requires '" + self.filename + "' to be a regular file", "filename")
+
+    def probe_size(self) -> int:
+        """The size, of the host; may block."""
+        return os.fstat(self.fd).st_size
+
+    async def close(self) -> None:
+        if self._calls:
+            await asyncio.wait(self._calls)
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def _open_fd(self, writable: bool) -> int:
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+        if self.options.cache.direct:
+            flags |= os.O_DIRECT
+        try:
+            return os.open(self.filename, flags)
+        except OSError as exc:
+            if writable and self.options.auto_read_only and exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+                self.read_only = True
+                return self._open_fd(False)
+            raise HostError(f"Could not open '{self.filename}'", exc.errno) from exc
+
+    # ---- data --------------------------------------------------------------------------------------------------------
+
+    async def read(self, offset: int, size: int) -> bytes:
+        if self.request_alignment > 1:
+            return await self._call(self._read_aligned, offset, size)
+        return await self._call(self._read, offset, size)
+
+    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._check_writable()
+        with memoryview(data) as view:
+            bytes_view = view.cast("B") if view.format != "B" else view
+            length = len(bytes_view)
+            if offset + length > SIZE_LIMIT:
+                raise HostError(f"write {self.filename}", errno.EFBIG)
+            if self.request_alignment > 1:
+                async with self._unaligned:
+                    await self._call(self._write_aligned, offset, bytes_view)
+            else:
+                await self._call(self._write, offset, bytes_view)
+        if offset + length > self.size:
+            self._set_size(offset + length)
+
+    async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
+        self._check_writable()
+        modes = [PUNCH_HOLE | KEEP_SIZE] if unmap and self.options.discard == "unmap" else []
+        modes.append(ZERO_RANGE)
+        if not await self._allocate(modes, offset, size):
+            for at in range(offset, offset + size, len(ZEROES)):
+                await self.write(at, memoryview(ZEROES)[: min(len(ZEROES), offset + size - at)])
+        if offset + size > self.size:
+            if os.fstat(self.fd).st_size < offset + size:
+                await self._call(os.ftruncate, self.fd, offset + size)
+            self._set_size(offset + size)
+
+    async def discard(self, offset: int, size: int) -> None:
+        if self.options.discard == "unmap" and not self.read_only:
+            await self._allocate([PUNCH_HOLE | KEEP_SIZE], offset, size)
+
+    async def flush(self) -> None:
+        if self.options.cache.no_flush or self.read_only:
+            return
+        if self._flush_failed:  # the host has forgotten what it could not write: a second try would lie
+            raise HostError(f"flush {self.filename}", errno.EIO)
+        try:
+            await self._call(os.fdatasync, self.fd)
+        except HostError:
+            self._flush_failed = True
+            raise
+
+    async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
+        """All of the file is one extent, holes too: the host reads them as zeroes and fills them when written."""
+        return Extent(0, self.size, ExtentKind.DATA, self.fd, 0)
+
+    async def resize(self, size: int) -> None:
+        self._check_writable()
+        await self._call(os.ftruncate, self.fd, size)
+        self._set_size(size)
+
+    async def next_data(self, offset: int) -> tuple[int, int]:
+        """The next range from `offset` on that is no hole, as start and end; both the size where none follows."""
+        return await self._call(self._next_data, offset)
+
+    async def allocated_bytes(self) -> int | None:
+        return os.fstat(self.fd).st_blocks * 512
+
+    # ---- on other threads --------------------------------------------------------------------------------------------
+
+    async def _call(self, call: Callable[..., R], *args: Any) -> R:
+        """Run a call on another thread; `close` waits for it, whoever gave up waiting meanwhile."""
+        future = asyncio.get_running_loop().run_in_executor(None, call, *args)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(future)
+        except OSError as exc:
+            raise HostError(f"{getattr(call, '__name__', 'access').strip('_')} {self.filename}", exc.errno) from exc
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self.fd, size, offset)
+        if len(data) == size:
+            return data
+        pieces = [data]
+        got = len(data)
+        while got < size and data:
+            data = os.pread(self.fd, size - got, offset + got)
+            pieces.append(data)
+            got += len(data)
+        if offset + got < min(offset + size, self.size):
+            raise OSError(errno.EIO, "the file has become shorter")
+        return b"".join(pieces) + bytes(size - got)
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        done = 0
+        while done < len(data):
+            count = os.pwrite(self.fd, data[done:], offset + done)
+            if count == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done += count
+
+    def _read_aligned(self, offset: int, size: int) -> bytes:
+        start, end = self._around(offset, size)
+        with mmap.mmap(-1, max(end - start, 1)) as block:
+            got = _fill(self.fd, block, start)
+            if start + got < min(offset + size, self.size):
+                raise OSError(errno.EIO, "the file has become shorter")
+            return block[offset - start : offset - start + size]
+
+    def _write_aligned(self, offset: int, data: memoryview) -> None:
+        start, end = self._around(offset, len(data))
+        with mmap.mmap(-1, max(end - start, 1)) as block:
+            if start != offset or end != offset + len(data):
+                _fill(self.fd, block, start)
+            block[offset - start : offset - start + len(data)] = data
+            with memoryview(block) as whole:
+                self._write(start, whole[: end - start])
+
+    def _around(self, offset: int, size: int) -> tuple[int, int]:
+        align = self.request_alignment
+        return offset - offset % align, -(-(offset + size) // align) * align
+
+    async def _allocate(self, modes: list[int], offset: int, size: int) -> bool:
+        """The first of some ways of fallocate that the host knows; whether there was one."""
+        for mode in modes:
+            rc = await self._call(lib.core_file_allocate, self.fd, mode, offset, size) if size else 0
+            if rc == 0:
+                return True
+            if -rc not in UNSUPPORTED:
+                raise HostError(f"fallocate {self.filename}", -rc)
+        return False
+
+    def _next_data(self, offset: int) -> tuple[int, int]:
+        size = os.fstat(self.fd).st_size
+        try:
+            start = os.lseek(self.fd, offset, os.SEEK_DATA)
+            return start, os.lseek(self.fd, start, os.SEEK_HOLE)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:
+                return size, size
+            return offset, size  # the host cannot tell: all of it is data
+
+    def _check_writable(self) -> None:
+        if self.read_only:
+            raise HostError(f"write {self.filename}", errno.EACCES)
+
+
+class FileNode(HostFile[FileOptions]):
+    """A regular file."""
+
+    driver = "file"
+    options_type = FileOptions
+
+
+def _fill(fd: int, block: mmap.mmap, offset: int) -> int:
+    """Read whole blocks until the file ends; how much there was."""
+    got = 0
+    with memoryview(block) as whole:
+        while got < len(whole):
+            count = os.preadv(fd, [whole[got:]], offset + got)
+            got += count
+            if count == 0 or count % 512:
+                break
+    return got
+
+
+def _probe_alignment(fd: int) -> int:
+    """What O_DIRECT asks of offsets, lengths and memory."""
+    with mmap.mmap(-1, 2 * ALIGNMENTS[-1]) as block, memoryview(block) as whole:
+        for alignment in ALIGNMENTS:
+            try:
+                os.preadv(fd, [whole[alignment : 2 * alignment]], 0)
+            except OSError:
+                continue
+            return alignment
+    return ALIGNMENTS[-1]

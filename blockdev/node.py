@@ -1,0 +1,240 @@
+"""A block node: bytes by offset, on top of other nodes, and where those bytes sit in a file of the host.
+
+A request is answered by coroutines here, or, for the request engine, not at all: `extent` tells it once which file and
+offset a range has, until `changed` says that it is no longer so. A node trusts no image: what it reads there may be
+anything. Not here: who may use a node for what (permissions), names and the graph (graph), one driver each elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from aioemu.blockdev.options import NodeOptions
+from aioemu.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+SECTOR = 512
+REQUEST_LIMIT = (1 << 31) - SECTOR  # of one read or write, as QEMU's: what an int holds, in whole sectors
+SIZE_LIMIT = (1 << 63) - (1 << 30)  # of a node: offsets stay below what an off_t holds, with room to align
+
+
+class ExtentKind(IntEnum):
+    """What a range is, in the numbers that the request engine uses."""
+
+    DATA = 0  # at a host offset of a file
+    ZERO = 1  # reads as zeroes; to write there, ask for the extent again with write=True
+    NONE = 2  # in this node nothing: what is below shows through, or zeroes where nothing is below
+    ASK = 3  # every request has to come through read, write, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A range of a node's bytes that are all alike; it holds `offset` of the question, and may begin before it."""
+
+    start: int
+    length: int
+    kind: ExtentKind
+    fd: int = -1
+    host_offset: int = 0  # of `start`
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    def shifted(self, by: int) -> Extent:
+        """The same bytes, as a parent sees them that has them `by` later."""
+        return Extent(self.start + by, self.length, self.kind, self.fd, self.host_offset)
+
+    def within(self, start: int, end: int) -> Extent:
+        """The part of it between two offsets, of which at least one byte must be in it."""
+        first, last = max(start, self.start), min(end, self.end)
+        host = self.host_offset + (first - self.start) if self.kind is ExtentKind.DATA else 0
+        return Extent(first, last - first, self.kind, self.fd, host)
+
+
+class Permission(IntFlag):
+    """What a parent does with a child, and what it lets others do meanwhile."""
+
+    NONE = 0
+    CONSISTENT_READ = 1  # what it reads is what a guest may see
+    WRITE = 2
+    WRITE_UNCHANGED = 4  # writes that change no visible byte (copy-on-read)
+    RESIZE = 8
+    ALL = 15
+
+
+class Parent(Protocol):
+    """Who sits on a node: another node, or a device."""
+
+    def describe(self) -> str:
+        """Who this is, for messages: `node 'x'`, `block device 'y'`."""
+
+    def child_changed(self, role: str, start: int, length: int) -> None:
+        """Extents of the child that were told earlier are void in this range."""
+
+    def child_resized(self, role: str, size: int) -> None:
+        """The child has another size now."""
+
+
+class Opener(Protocol):
+    """What a node may ask of the graph while it opens."""
+
+    @property
+    def warn(self) -> Callable[..., None]:
+        """Say something to the user (a format and its arguments)."""
+
+    def open_child(self, node: Node[Any], role: str, given: Any) -> Awaitable[Node[Any]]:
+        """Open options (or find a node by its name) as a child of `node`, for what `node.wants(role)` says."""
+
+    def open_backing(self, node: Node[Any], filename: str, driver: str | None) -> Awaitable[Node[Any]]:
+        """Open the image that a header names, as the child `backing`: read-only, a relative name beside the image."""
+
+
+T = TypeVar("T", bound=NodeOptions)
+
+
+class Node(Generic[T]):
+    """Base of all drivers, and a filter that passes everything to its child `file`.
+
+    Offsets and sizes given to `read`, `write` and so on lie within `size` (whoever asks checks that: `check_range`);
+    only a node that `grows` takes writes beyond it. Bytes of a node that grows read as zeroes beyond its size.
+    `children` is filled by the graph from the options before `open`; the graph closes children after `close`.
+    """
+
+    driver: ClassVar[str]
+    options_type: ClassVar[type[NodeOptions]] = NodeOptions
+    is_filter: ClassVar[bool] = False  # shows its child's bytes as they are
+    is_format: ClassVar[bool] = False  # an image format: its bytes are not its child's
+    grows: ClassVar[bool] = False  # writes beyond the end make it longer
+
+    def __init__(self, name: str, options: T) -> None:
+        self.name = name
+        self.options = options
+        self.read_only = options.read_only
+        self.children: dict[str, Node[Any]] = {}
+        self.parents: list[tuple[Parent, str]] = []  # with the role that this node has for it
+        self.size = 0
+        self.request_alignment = 1  # of offset, length and memory, where the host insists on it (O_DIRECT)
+        self.opened = False
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    async def open(self, graph: Opener) -> None:
+        """Get ready; the children are open. HostError or ConfigError when that cannot be."""
+        self.size = self.file.size
+        self.request_alignment = self.file.request_alignment
+
+    async def close(self) -> None:
+        """Write back what is held and let go of everything. Called once, also after an `open` that failed."""
+
+    def check_reopen(self, options: T) -> None:
+        """ConfigError when the node cannot change to these options while it is in use."""
+
+    async def reopen(self, options: T) -> None:
+        """Take on the checked options (read-only, cache mode, the driver's own)."""
+        self.options = options
+        self.read_only = options.read_only
+
+    def wants(self, role: str, used: Permission, shared: Permission) -> tuple[Permission, Permission]:
+        """What this node does with a child and lets others do, when its own parents do `used` and let do `shared`.
+
+        The base is a filter's answer: the same.
+        """
+        return used, shared
+
+    # ---- data --------------------------------------------------------------------------------------------------------
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """The bytes of a range. HostError(errno)."""
+        return await self.file.read(offset, size)
+
+    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Put bytes there; on the disk for good after the next `flush`."""
+        await self.file.write(offset, data)
+
+    async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
+        """Make a range read as zeroes; with `unmap` its space may be given back."""
+        await self.file.write_zeroes(offset, size, unmap=unmap)
+
+    async def discard(self, offset: int, size: int) -> None:
+        """The contents of a range do not matter any more: advice, never an error where it cannot be taken."""
+        await self.file.discard(offset, size)
+
+    async def flush(self) -> None:
+        """All that was written is on the disk when this returns."""
+        await self.file.flush()
+
+    async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
+        """Where the byte at `offset` sits, and as much around it as is alike (`size` is how much would be useful).
+
+        With `write` a range without a place is given one first, so the answer is DATA or ASK.
+        """
+        return await self.file.extent(offset, size, write=write)
+
+    async def resize(self, size: int) -> None:
+        """Cut off, or grow with zeroes."""
+        await self.file.resize(size)
+        self._set_size(self.file.size)
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    @property
+    def file(self) -> Node[Any]:
+        return self.children["file"]
+
+    @property
+    def backing(self) -> Node[Any] | None:
+        return self.children.get("backing")
+
+    @property
+    def filename(self) -> str:
+        """What a user calls the image: a path, or `json:{...}` where no path says it."""
+        return self.children["file"].filename if "file" in self.children else ""
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the image by the names of QAPI's ImageInfo, its own ones under `format-specific`."""
+        return {"virtual-size": self.size}
+
+    async def allocated_bytes(self) -> int | None:
+        """How much of the host's disk it takes, where that can be known."""
+        return await self.file.allocated_bytes() if "file" in self.children else None
+
+    # ---- towards the parents -----------------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        return f"node '{self.name}'"
+
+    def changed(self, start: int, length: int) -> None:
+        """Extents told earlier are void in this range of this node: every parent learns it, at once."""
+        for parent, role in tuple(self.parents):
+            parent.child_changed(role, start, length)
+
+    def child_changed(self, role: str, start: int, length: int) -> None:
+        """Extents of a child are void: by default those of the same range here."""
+        self.changed(start, length)
+
+    def child_resized(self, role: str, size: int) -> None:
+        """A child's size is another: a filter's is the same."""
+        if self.is_filter and role == "file":
+            self._set_size(size)
+
+    def _set_size(self, size: int) -> None:
+        """Have another size, and tell the parents."""
+        if size == self.size:
+            return
+        low, high = sorted((size, self.size))
+        self.size = size
+        self.changed(low, high - low)
+        for parent, role in tuple(self.parents):
+            parent.child_resized(role, size)
+
+
+def check_range(node: Node[Any], offset: int, size: int) -> None:
+    """HostError(EIO) unless a request lies within the node, in the words of QEMU's block layer."""
+    if not 0 <= offset <= node.size or not 0 <= size <= node.size - offset:
+        raise HostError(f"{node.describe()}: {size} bytes at {offset} are beyond its end at {node.size}", errno.EIO)

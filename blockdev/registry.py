@@ -1,0 +1,25 @@
+"""The block drivers by name: one file and one line each, loaded when an image first needs it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from aioemu.config.grammar import did_you_mean
+from aioemu.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.node import Node
+
+DRIVERS = {
+    "file": "aioemu.blockdev.file:FileNode",
+}
+
+
+def find_driver(name: str) -> type[Node[Any]]:
+    """The class of a driver. ConfigError names the nearest known one."""
+    if name not in DRIVERS:
+        raise ConfigError(f"Unknown driver '{name}'{did_you_mean(name, DRIVERS)}", name)
+    module, _, attribute = DRIVERS[name].partition(":")
+    found: type[Node[Any]] = getattr(import_module(module), attribute)
+    return found
