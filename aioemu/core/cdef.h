@@ -287,3 +287,59 @@ int core_vq_restore(core_chip *virtio, uint32_t queue, uint32_t id, uint32_t des
 
 /* ---- hostfile.c: files of block nodes ---- */
 int core_file_allocate(int fd, int mode, int64_t offset, int64_t size);
+/* ---- network: port.h says who may call what, and from where ---- */
+typedef struct core_port core_port;
+typedef struct core_io core_io;
+/* What a port understands in a frame's header. */
+enum core_port_takes {
+    CORE_TAKES_CSUM = 1,
+    CORE_TAKES_TSO4 = 2,
+    CORE_TAKES_TSO6 = 4,
+    CORE_TAKES_ECN = 8,
+    CORE_TAKES_UFO = 16,
+    CORE_TAKES_USO = 32,
+    CORE_TAKES_ALL = 63
+};
+/* Why a frame was lost. */
+enum core_drop {
+    CORE_DROP_NO_PEER,    /* joined to nothing */
+    CORE_DROP_LINK_DOWN,  /* one of the two ends is down */
+    CORE_DROP_NO_DRIVER,  /* the guest does not drive its NIC, or that queue of it */
+    CORE_DROP_NO_ROOM,    /* the receiver has no room and does not wait */
+    CORE_DROP_QUEUE_FULL, /* a bounded queue in between is full */
+    CORE_DROP_TOO_LONG,
+    CORE_DROP_TOO_SHORT,
+    CORE_DROP_BAD_HEADER,   /* a header that cannot be: offsets outside, segments of no size, unknown kinds */
+    CORE_DROP_NO_OFFLOAD,   /* the receiver cannot take it, and it cannot be done in software */
+    CORE_DROP_FILTERED,     /* by address, VLAN or a filter that was set */
+    CORE_DROP_HOST,         /* the host refused it */
+    CORE_DROP_IMPAIRED,     /* lost on purpose */
+    CORE_DROP_BAD_CHECKSUM, /* damaged on the way */
+    CORE_DROP_GUEST,        /* the guest took its buffer back, or gave one that cannot be */
+    CORE_DROP_COUNT = 14
+};
+typedef struct {
+    uint64_t out_frames, out_bytes, in_frames, in_bytes; /* passed on to the peer; taken from it */
+    uint64_t drop_out[14], drop_in[14];                  /* by core_drop */
+} core_port_counts;
+const char *core_drop_name(uint32_t why);
+const char *core_port_kind(core_port *port);
+void core_port_stats(core_port *port, core_port_counts *counts);
+/* (control) -EBUSY: one of them is joined already. */
+int core_port_join(core_port *a, core_port *b);
+void core_port_part(core_port *port);
+core_port *core_port_peer(core_port *port);
+/* (control) Whether this end is up; frames pass while both are. */
+void core_port_set_up(core_port *port, int up);
+int core_port_is_up(core_port *port);
+int core_port_carrier(core_port *port); /* whether the other end is there and up */
+uint32_t core_port_takes(core_port *port);
+/* (control) The port's work is done in this io context from now on. */
+int core_port_drive(core_port *port, core_io *io);
+void core_port_free(core_port *port);
+/* port_box.c: a port whose owner is a program: frames wait in a bounded box with an eventfd, and are sent by call. */
+core_port *core_box_new(uint32_t frames, uint32_t takes, int waits);
+int core_box_fd(core_port *box);
+int core_box_take(core_port *box, uint8_t *header, uint8_t *frame, uint32_t room);
+int core_box_send(core_port *box, const uint8_t *header, const uint8_t *frame, uint32_t size);
+uint32_t core_box_waiting(core_port *box);
