@@ -37,6 +37,7 @@ struct kvm_cpu {
 struct kvm_machine {
     int kvm_fd, vm_fd;
     uint32_t flags;
+    bool has_chips;
     size_t run_size;
     struct kvm_irqchip chips[3]; /* power-on state: PIC master, PIC slave, I/O APIC */
     struct kvm_pit_state2 pit;
@@ -55,6 +56,9 @@ static inline struct kvm_machine *kvm_of(struct core_machine *m) {
 static inline struct kvm_cpu *kvm_cpu_of(struct core_vcpu *v) {
     return v->accel;
 }
+
+/* kvm.c */
+int core_kvm_make_chips(struct kvm_machine *k);
 
 /* kvm_vcpu.c */
 int core_kvm_vcpu_open(struct core_vcpu *v);

@@ -19,8 +19,12 @@ int core_kvm_vcpu_open(struct core_vcpu *v) {
     v->accel = c;
     c->run = MAP_FAILED;
     c->run_size = k->run_size;
-    c->fd = ioctl(k->vm_fd, KVM_CREATE_VCPU, (unsigned long)v->apic_id);
-    int rc = c->fd < 0 ? -errno : 0;
+    c->fd = -1;
+    int rc = core_kvm_make_chips(k);
+    if (rc == 0) {
+        c->fd = ioctl(k->vm_fd, KVM_CREATE_VCPU, (unsigned long)v->apic_id);
+        rc = c->fd < 0 ? -errno : 0;
+    }
     if (rc == 0) {
         c->run = mmap(NULL, c->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
         rc = c->run == MAP_FAILED ? -errno : core_kvm_save_power_on(v);
