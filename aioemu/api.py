@@ -25,6 +25,7 @@ from aioemu.config import ConsoleOptions, MachineConfig, QtestOptions
 from aioemu.config.keywords import build_config
 from aioemu.errors import EmuError
 from aioemu.log import Event, EventLog
+from aioemu.machine.hotplug import unplug
 from aioemu.machine.machine import Machine as _Machine
 from aioemu.machine.report import format_registers
 from aioemu.machine.runstate import Cause, ExitStatus, RunState
@@ -233,14 +234,23 @@ class Machine:
         else:
             self._machine.kit.place(label, device, (space, base))
 
-    def plug(self, device: VirtioDevice, name: str | None = None) -> None:
-        """Plug in a virtio device of your own, by PCI or in a virtio-mmio slot; slots only before entering."""
+    def plug(self, device: VirtioDevice, name: str | None = None, bus: str | None = None) -> None:
+        """Plug in a virtio device of your own, by PCI or in a virtio-mmio slot. While the guest runs: into a root port,
+        `bus`, and the guest is told."""
         label = name or f"{type(device).__name__.lower()}{len(self._plugged)}"
         if label in self._plugged:
             raise ValueError(f"plug: there is a device called {label}")
-        if self._machine is not None:
+        if self._machine is not None and bus is not None:
+            self._machine.devices.add_own(label, device, bus)
+        elif self._machine is not None:
             self._machine.site.plug_own(label, device)
         self._plugged[label] = device
+
+    async def unplug(self, name: str, timeout: float | None = None) -> None:
+        """Return when the guest has let the device `name` go and nothing of it is left. GuestError: the guest refused;
+        TimeoutError: it did not answer, and the device goes whenever it does."""
+        await unplug(self.machine, name, timeout)
+        self._plugged.pop(name, None)
 
     def irq(self, gsi: int) -> IrqSource:
         """A source of interrupt line `gsi`; lines with several sources are their OR."""

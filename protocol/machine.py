@@ -117,6 +117,15 @@ class Devices(Protocol):
     def names(self) -> Mapping[str, str]:
         """Every device by id or generated name, and its model."""
 
+    def path(self, name: str) -> str:
+        """Where one is in the object tree: by its id, or by a number if it has none."""
+
+    def properties(self, name: str) -> Any:
+        """What was set on one: a frozen dataclass whose fields are the properties of -device."""
+
+    def device(self, name: str) -> Any:
+        """The device itself, for the few properties that come from what it does."""
+
     def add(self, driver: str, name: str | None, bus: str | None, values: Mapping[str, Any]) -> None:
         """Plug one in; EmuError when that cannot be."""
 

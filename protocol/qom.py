@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioemu.errors import MonitorError
-from aioemu.protocol.machine import Machine, QomObject, QomProperty
+from aioemu.protocol.machine import Devices, Machine, QomObject, QomProperty
 from aioemu.protocol.schema import BOOL, INT, STR, Integer, IntRange, Type
 
 TYPES: Mapping[str, Type] = {
@@ -108,9 +108,19 @@ def _plain_root(machine: Machine) -> Node:
         for vcpu in getattr(machine, "vcpus", None) or ()
     }
     devices = getattr(machine, "devices", None)
-    peripheral = Node("container")
-    if devices is not None:
-        peripheral.listing = lambda: {name: Node(model) for name, model in devices.names().items()}
-    board.inner = {"peripheral": peripheral, "unattached": Node("container", inner=dict(vcpus))}
+    board.inner = {name: _peripherals(devices, f"/machine/{name}/") for name in ("peripheral", "peripheral-anon")}
+    board.inner["unattached"] = Node("container", inner=dict(vcpus))
     chardevs = Node("container", listing=lambda: {each.label: Node("chardev") for each in machine.chardevs.query()})
     return Node("container", inner={"machine": board, "objects": Node("container"), "chardevs": chardevs})
+
+
+def _peripherals(devices: Devices | None, under: str) -> Node:
+    """The devices whose path begins with (under)."""
+    if devices is None:
+        return Node("container")
+
+    def listing() -> Mapping[str, QomObject]:
+        found = ((devices.path(name), model) for name, model in devices.names().items())
+        return {path.removeprefix(under): Node(model) for path, model in found if path.startswith(under)}
+
+    return Node("container", listing=listing)

@@ -49,6 +49,7 @@ class Router:
         self._machine = machine
         self._regions: dict[int, Region] = {}
         self._notified: dict[int, tuple[str, Callable[[], None]]] = {}
+        self._notifiers: dict[Any, int] = {}  # tags by chip
         self._next_tag = 1
         self._open: set[Deferred] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +87,15 @@ class Router:
         if rc < 0:
             raise HostError(f"notifications of {name}", -rc)
         self._notified[tag] = (name, callback)
+        self._notifiers[chip] = tag
+
+    def forget(self, chip: Any) -> None:
+        """The chip goes: nobody is called for its news any more, and another one may have its notifier."""
+        lib.core_notify_unbind(chip)
+        held = self._held.pop(chip, None)
+        if held is not None:
+            held.cancel()
+        self._notified.pop(self._notifiers.pop(chip, 0), None)
 
     def _gathered(self, chip: Any, callback: Callable[[], None], gather_s: float) -> Callable[[], None]:
         def news() -> None:
@@ -173,6 +183,8 @@ class Router:
         return answer
 
     def _notice(self, tag: int) -> None:
+        if tag not in self._notified:  # the chip went while its news were on their way
+            return
         name, callback = self._notified[tag]
         try:
             callback()

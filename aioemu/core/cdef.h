@@ -170,6 +170,7 @@ int core_msi_send(core_machine *m, uint64_t address, uint32_t data);
 int core_irqfd_add(core_machine *m, int fd, int resample_fd, uint32_t gsi);
 int core_irqfd_remove(core_machine *m, int fd, uint32_t gsi);
 int core_notify_bind(core_machine *m, core_chip *chip, uint32_t tag);
+void core_notify_unbind(core_chip *chip);
 /* Hold back a chip's news, or let them through again (at once, if there are any): many small ones become one. */
 void core_notify_hold(core_chip *chip, int hold);
 

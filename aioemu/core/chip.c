@@ -9,7 +9,7 @@ void core_chip_init(struct core_chip *chip, const struct core_chip_ops *ops) {
     chip->ops = ops;
     chip->machine = NULL;
     chip->gsi = -1;
-    chip->notify = -1;
+    atomic_init(&chip->notify, -1);
     atomic_init(&chip->line_level, 0);
 }
 
@@ -41,39 +41,57 @@ void core_chip_line(struct core_chip *chip, bool level) {
     }
 }
 
-/* Give the chip a notifier: its news reach the reactor as CORE_EVENT_NOTIFY with `tag`. Control thread. */
+/* Give the chip a notifier: its news reach the reactor as CORE_EVENT_NOTIFY with `tag`, which is not 0. Control thread. */
 int core_notify_bind(core_machine *m, core_chip *chip, uint32_t tag) {
-    if (m->notify_count == CORE_MAX_NOTIFY) {
-        return -ENOSPC;
+    uint32_t slot = 0;
+    for (; slot < m->notify_count && m->notify_tags[slot]; slot++) {
     }
-    m->notify_tags[m->notify_count] = tag;
+    if (tag == 0 || slot == CORE_MAX_NOTIFY) {
+        return tag == 0 ? -EINVAL : -ENOSPC;
+    }
+    m->notify_tags[slot] = tag;
+    m->notify_count = slot == m->notify_count ? slot + 1 : m->notify_count;
     chip->machine = m;
-    chip->notify = (int32_t)m->notify_count++;
+    atomic_store(&chip->notify, (int32_t)slot);
     return 0;
 }
 
-void core_chip_notify(struct core_chip *chip) {
-    if (!chip->machine || chip->notify < 0) {
+/* The chip goes: its notifier is free for another one, news that nobody took are lost. Control thread. */
+void core_notify_unbind(core_chip *chip) {
+    int32_t slot = atomic_exchange(&chip->notify, -1);
+    if (!chip->machine || slot < 0) {
         return;
     }
-    uint64_t bit = 1ull << (chip->notify % 64);
-    uint64_t before = atomic_fetch_or(&chip->machine->notify_bits[chip->notify / 64], bit);
-    if (!(before & bit) && !(atomic_load(&chip->machine->notify_held[chip->notify / 64]) & bit)) {
+    uint64_t bit = 1ull << (slot % 64);
+    chip->machine->notify_tags[slot] = 0;
+    atomic_fetch_and(&chip->machine->notify_bits[slot / 64], ~bit);
+    atomic_fetch_and(&chip->machine->notify_held[slot / 64], ~bit);
+}
+
+void core_chip_notify(struct core_chip *chip) {
+    int32_t slot = atomic_load(&chip->notify);
+    if (!chip->machine || slot < 0) {
+        return;
+    }
+    uint64_t bit = 1ull << (slot % 64);
+    uint64_t before = atomic_fetch_or(&chip->machine->notify_bits[slot / 64], bit);
+    if (!(before & bit) && !(atomic_load(&chip->machine->notify_held[slot / 64]) & bit)) {
         core_ring(chip->machine);
     }
 }
 
 void core_notify_hold(core_chip *chip, int hold) {
-    if (!chip->machine || chip->notify < 0) {
+    int32_t slot = atomic_load(&chip->notify);
+    if (!chip->machine || slot < 0) {
         return;
     }
-    uint64_t bit = 1ull << (chip->notify % 64);
+    uint64_t bit = 1ull << (slot % 64);
     if (hold) {
-        atomic_fetch_or(&chip->machine->notify_held[chip->notify / 64], bit);
+        atomic_fetch_or(&chip->machine->notify_held[slot / 64], bit);
         return;
     }
-    atomic_fetch_and(&chip->machine->notify_held[chip->notify / 64], ~bit);
-    if (atomic_load(&chip->machine->notify_bits[chip->notify / 64]) & bit) {
+    atomic_fetch_and(&chip->machine->notify_held[slot / 64], ~bit);
+    if (atomic_load(&chip->machine->notify_bits[slot / 64]) & bit) {
         core_ring(chip->machine);
     }
 }

@@ -47,7 +47,7 @@ struct core_chip {
     const struct core_chip_ops *ops;
     struct core_machine *machine; /* set when wired or mapped: clock, lines, notifications */
     int32_t gsi;                  /* its interrupt line, -1 = none */
-    int32_t notify;               /* its notifier, -1 = none */
+    _Atomic int32_t notify;       /* its notifier, -1 = none */
     _Atomic uint32_t line_level;  /* what it drives on its line now */
 };
 
@@ -169,7 +169,7 @@ struct core_machine {
     _Atomic bool rung, polling; /* polling: the reactor looks at `rung` itself */
     _Atomic uint64_t notify_bits[CORE_MAX_NOTIFY / 64];
     _Atomic uint64_t notify_held[CORE_MAX_NOTIFY / 64]; /* keep their news until released */
-    uint32_t notify_tags[CORE_MAX_NOTIFY];
+    uint32_t notify_tags[CORE_MAX_NOTIFY];              /* 0: free */
     uint32_t notify_count;
     /* the bus */
     pthread_mutex_t bus; /* writers of the tables */

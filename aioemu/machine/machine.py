@@ -244,9 +244,9 @@ class Machine:
         return found
 
     @property
-    def devices(self) -> HotPlug | None:
-        """What adds and removes devices while the guest runs, on a board that can."""
-        return HotPlug(self.site, self.emit) if self.site.buses else None
+    def devices(self) -> HotPlug:
+        """What adds and removes devices while the guest runs."""
+        return HotPlug(self.site, self.emit)
 
     def registers(self, vcpu: int) -> str:
         """A vCPU's registers as text; while it stands still."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from aioemu.bus.router import IrqSource
 from aioemu.bus.wires import PIO, ByteSink, NotConnected, Placeable
@@ -19,6 +22,7 @@ from aioemu.machine.kit import Kit
 from aioemu.machine.serial import SerialPorts
 
 if TYPE_CHECKING:
+    from aioemu.devices.catalog import DeviceType
     from aioemu.devices.pci.bridge import RootPort
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
@@ -53,6 +57,15 @@ class ByteLine:
         """Nothing waits."""
 
 
+class Plugged(Struct, frozen=True):
+    """A device as it was asked for."""
+
+    kind: DeviceType
+    path: str  # in the object tree
+    properties: Any  # those of -device
+    parent: str | None  # the device whose bus it is on, where that is no PCI bus
+
+
 class Site:
     """Where devices go on one machine."""
 
@@ -65,6 +78,9 @@ class Site:
         self.buses: dict[str, PciBus] = {}
         self.devices: dict[str, Any] = {}  # by id or generated name
         self.drivers: dict[str, str] = {}  # the models of these, by the same names
+        self.plugged: dict[str, Plugged] = {}  # the same devices as they were asked for
+        self._parent: str | None = None
+        self._nameless = 0
         self._options = DeviceOptions("")
         root = getattr(board, "pci_bus", None)
         if root is not None:
@@ -80,15 +96,27 @@ class Site:
         from aioemu.devices.properties import read_properties
 
         kind = find_device(options.driver)
-        name = options.id or f"{options.driver}-{len(self.devices)}"
+        name = options.id or self._make_name(options.driver)
         if name in self.devices or name in self.kit.chips:
             raise ConfigError(f"Duplicate device ID '{name}'", "-device")
         defaults = {g.property: g.value for g in self.kit.config.globals if g.driver == options.driver}
-        self._options = options
-        device = kind.make(self, name, read_properties(options.driver, kind.properties, {**defaults, **options.props}))
+        self._options, self._parent = options, None
+        properties = read_properties(options.driver, kind.properties, {**defaults, **options.props})
+        with self.kit.closers.owner(name):
+            device = kind.make(self, name, properties)
+        path = f"/machine/peripheral/{name}"
+        if options.id is None:
+            path = f"/machine/peripheral-anon/device[{self._nameless}]"
+            self._nameless += 1
         self.devices[name] = device
         self.drivers[name] = kind.name
+        self.plugged[name] = Plugged(kind, path, properties, self._parent)
         return device
+
+    def _make_name(self, driver: str) -> str:
+        """For a device without an id: no other has it, and the same command line gives the same names."""
+        numbers = itertools.count(len(self.devices))
+        return next(name for n in numbers if (name := f"{driver}-{n}") not in self.devices)
 
     def settle(self) -> None:
         """All that the configuration has is plugged in: slots are as a guest finds them at power-on."""
@@ -97,10 +125,15 @@ class Site:
             if slot is not None:
                 slot.start(bool(bus.functions))
 
-    def remove(self, name: str, bus: PciBus, number: int) -> None:
-        """Take a PCI function away, and forget its name."""
-        bus.unplug(number)
-        del self.devices[name], self.drivers[name]
+    def remove(self, name: str) -> None:
+        """Take a device away and forget its name; what is on a bus of its own has gone before."""
+        for each in (self.devices, self.drivers, self.plugged):
+            each.pop(name, None)
+        self.kit.closers.release(name)
+
+    def behind(self, name: str) -> list[str]:
+        """The devices on the bus of another one (ports of a virtio-serial device), the last added first."""
+        return [each for each, plugged in reversed(self.plugged.items()) if plugged.parent == name]
 
     def add_debugcon(self, chardev: str) -> None:
         """`-debugcon`: the debug console at its usual port."""
@@ -120,7 +153,7 @@ class Site:
     def sink(self, chardev: str | None) -> ByteSink:
         if chardev is None:
             return NotConnected()
-        return ByteLine(self.serial.chardevs.claim(chardev))
+        return ByteLine(self.claim(chardev))
 
     def add_serial(self, name: str, chardev: str | None, index: int | None, iobase: int | None, irq: int | None) -> Any:
         number = self._free_serial() if index is None else index
@@ -134,7 +167,8 @@ class Site:
 
     def plug(self, name: str, function: PciFunction) -> Any:
         bus = self._bus()
-        bus.plug(function, self._devfn())
+        number = bus.plug(function, self._devfn())
+        self.kit.closers.on_leave(lambda: bus.unplug(number))
         function.name = name
         return function
 
@@ -167,32 +201,40 @@ class Site:
         return balloon
 
     def claim(self, chardev: str) -> Chardev:
-        return self.serial.chardevs.claim(chardev)
+        claimed = self.serial.chardevs.claim(chardev)
+        self.kit.closers.on_leave(lambda: self.serial.chardevs.release(claimed))
+        return claimed
 
     def serial_bus(self, name: str) -> VirtioConsole:
         from aioemu.devices.virtio.console import VirtioConsole
 
         wanted = self._options.bus
-        found = {f"{n}.0": d for n, d in self.devices.items() if isinstance(d, VirtioConsole)}
-        if not found:
+        names = {f"{n}.0": n for n, d in self.devices.items() if isinstance(d, VirtioConsole)}
+        if not names:
             raise ConfigError(f"No 'virtio-serial-bus' bus found for device '{self._options.driver}'", "-device")
-        if wanted is not None and wanted not in found:
-            raise ConfigError(f"Bus '{wanted}' not found{did_you_mean(wanted, found)}", "-device")
-        return next(iter(found.values())) if wanted is None else found[wanted]
+        if wanted is not None and wanted not in names:
+            raise ConfigError(f"Bus '{wanted}' not found{did_you_mean(wanted, names)}", "-device")
+        self._parent = next(iter(names.values())) if wanted is None else names[wanted]
+        found: VirtioConsole = self.devices[self._parent]
+        return found
 
     def add_port(self, name: str, port: Port) -> Any:
+        self.kit.closers.on_leave(port.remove)
         port.on_open = lambda is_open: self.kit.log.event("VSERPORT_CHANGE", id=name, open=is_open)
         return self.kit.add(name, port)
 
     def on_close(self, close: Callable[[], None]) -> None:
         self.kit.closers.append(close)
 
-    def plug_own(self, name: str, device: VirtioDevice, transport: Transport | None = None) -> Any:
+    def plug_own(
+        self, name: str, device: VirtioDevice, transport: Transport | None = None, bus: str | None = None
+    ) -> Any:
         """Plug in a device that a program made, as `-device` would, under a name of its own."""
         if name in self.devices or name in self.kit.chips:
             raise ConfigError(f"Duplicate device ID '{name}'")
-        self._options = DeviceOptions(name)
-        self.devices[name] = self.add_virtio(name, device, transport)
+        self._options = DeviceOptions(name, bus=bus)
+        with self.kit.closers.owner(name):
+            self.devices[name] = self.add_virtio(name, device, transport)
         return device
 
     def add_bus(self, name: str, bridge: RootPort) -> PciBus:

@@ -78,10 +78,8 @@ class VirtioBay:
     def __init__(self, kit: Kit, slots: MmioSlots | None) -> None:
         self.kit = kit
         self.slots = slots
-        self._tasks: set[asyncio.Task[None]] = set()
         name: Any = ffi.string(lib.core_accel_name(kit.native.ptr))
         self._in_kernel = name in (b"kvm", "kvm")
-        kit.closers.append(self._end_tasks)
 
     def mmio(self, name: str, device: VirtioDevice, bus: str | None) -> None:
         """Put a device into a slot."""
@@ -109,13 +107,12 @@ class VirtioBay:
         return function
 
     def _connect(self, name: str, device: VirtioDevice) -> None:
-        self.kit.router.notify(device.chip, device.notified, name)
+        self.kit.notify(device.chip, device.notified, name)
         self.kit.closers.append(device.close)
         device.on_broken = lambda why: self._broken(name, why)
         if type(device).run is not VirtioDevice.run:
             task = asyncio.get_running_loop().create_task(self._run(name, device))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.kit.closers.append(task.cancel)
 
     async def _run(self, name: str, device: VirtioDevice) -> None:
         try:
@@ -127,7 +124,3 @@ class VirtioBay:
     def _broken(self, name: str, why: str) -> None:
         self.kit.log.event("device-error", device=name, error=why)
         self.kit.log.error("%s: stopped until its driver resets it: %s", name, why)
-
-    def _end_tasks(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()

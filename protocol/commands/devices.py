@@ -53,10 +53,12 @@ def device_add(machine: DevicesMachine, args: DeviceAdd) -> None:
 @command("device_del", needs=("devices",))
 def device_del(machine: DevicesMachine, args: DeviceId) -> None:
     """Ask the guest to let a device go; DEVICE_DELETED comes when it did."""
-    name = args.id.removeprefix(PERIPHERAL)
-    if name not in machine.devices.names():
+    devices = machine.devices
+    paths = {devices.path(name): name for name in devices.names()}
+    name = paths.get(args.id if args.id.startswith("/") else f"{PERIPHERAL}{args.id}")
+    if name is None:
         raise MonitorError(f"Device '{args.id}' not found", "DeviceNotFound")
-    machine.devices.remove(name)
+    devices.remove(name)
 
 
 COMMANDS = (device_add, device_del)

@@ -67,10 +67,12 @@ class HotSlot(Express):
         self.set_bits("slot_status", PRESENCE_CHANGED | LINK_CHANGED)
         self._drive()
 
-    def ask_to_remove(self) -> bool:
-        """Press the attention button. False when that is under way already."""
+    def ask_to_remove(self, released: Trigger, refused: Trigger) -> bool:
+        """Press the attention button; one of both is called, or none if the guest never answers. False when that is
+        under way already: the button would take the first one back."""
         if self.removing:
             return False
+        self.released, self.refused = released, refused
         if POWER_INDICATOR.of(self.slot_control) == OFF:  # the guest let go of it before
             self.released()
             return True

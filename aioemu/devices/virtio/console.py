@@ -125,6 +125,14 @@ class Port:
         if self.wire is not None:
             self.wire.accept_input()
 
+    def remove(self) -> None:
+        """The port goes: the driver gets its buffers back, and is told."""
+        for chain in (*self._output, *([self._room] if self._room is not None else [])):
+            chain.complete()
+        self.reset()
+        if self.device is not None:
+            self.device.drop(self)
+
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
@@ -175,6 +183,12 @@ class VirtioConsole(VirtioDevice):
         port.number, port.device = number, self
         self.tell(port, PORT_ADD, 1)
         return port
+
+    def drop(self, port: Port) -> None:
+        """A port goes."""
+        del self.ports[port.number]
+        self.tell(port, PORT_REMOVE, 1)
+        port.device = None
 
     def tell(self, port: Port, event: int, value: int, data: bytes = b"") -> None:
         """Send the driver a control message, once it handles them."""

@@ -205,9 +205,15 @@ class VirtioPci(PciFunction):
             subsystem=SUBSYSTEM,
         )
         super().__init__(identity, bars=bars, capabilities=capabilities, pin=1, name=name)
-        lib.core_virtio_wire_pci(device.chip, msix.table.chip if msix is not None else ffi.NULL, self.chip)
+        self._wire()
+
+    def _wire(self) -> None:
+        """From here on the device in C interrupts through this function."""
+        table = self.msix.table.chip if self.msix is not None else ffi.NULL
+        lib.core_virtio_wire_pci(self.device.chip, table, self.chip)
 
     def plugged(self, slot: Slot) -> None:
+        self._wire()
         super().plugged(slot)
         if isinstance(self.intx_line, IrqSource):
             self.intx_line.wire(self.device.chip)
@@ -215,6 +221,7 @@ class VirtioPci(PciFunction):
     def unplugged(self) -> None:
         self.device.reset()
         super().unplugged()
+        lib.core_virtio_wire_pci(self.device.chip, ffi.NULL, ffi.NULL)  # the function may be gone before the device
 
     def bar_moved(self, index: int, base: int | None) -> None:
         if index == REGISTERS_BAR:
