@@ -143,6 +143,18 @@ uint64_t core_vcpu_exits(core_machine *m, uint32_t vcpu, uint32_t kind);
 uint64_t core_vcpu_first_entry_ns(core_machine *m, uint32_t vcpu);
 const char *core_exit_name(uint32_t kind);
 
+/* io.c: an io context; the reactor drives it as a reader of its fd, or a thread of its own (iothread.c) */
+typedef struct core_io core_io;
+core_io *core_io_new(void);
+void core_io_free(core_io *io);
+int core_io_fd(core_io *io);
+void core_io_run(core_io *io, int64_t budget_ns);
+void core_io_sync(core_io *io);
+int core_io_set_poll(core_io *io, int64_t max_ns, uint32_t grow, uint32_t shrink, uint32_t max_batch);
+int core_io_thread_start(core_io *io, const char *name);
+void core_io_thread_stop(core_io *io);
+int core_io_thread_id(core_io *io);
+
 /* guest memory */
 int core_ram_file(void); /* an empty file for it, in huge pages where that can be; -errno */
 int core_ram_add(core_machine *m, uint64_t gpa, uint64_t size, int fd, uint64_t fd_offset, uint32_t flags);

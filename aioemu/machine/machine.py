@@ -27,6 +27,7 @@ from aioemu.machine.board import Board
 from aioemu.machine.boards import make_board
 from aioemu.machine.clock import VirtualClock
 from aioemu.machine.hotplug import HotPlug
+from aioemu.machine.iothread import IoThreads
 from aioemu.machine.kit import Kit, Wishes
 from aioemu.machine.memory import make_memory
 from aioemu.machine.native import Native, Stop, StopKind
@@ -64,6 +65,7 @@ class Machine:
         self.actions = config.actions
         self._reset_wanted = False
         self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape))
+        self.iothreads = IoThreads()
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
         self.memory: GuestMemory
@@ -106,6 +108,8 @@ class Machine:
         self._closers.append(self.accelerator.close)
         self.native = Native(max(1, config.smp.maxcpus), self.log, self._on_stop)
         self._closers.append(self.native.close)
+        self._closers.append(self.iothreads.close)
+        self.iothreads.add_all(config.objects)
         self.accelerator.attach(self.native.ptr, self.board.needs)
         self.memory = make_memory(self.native.ptr, config, self.board)
         self._closers.append(self.memory.close)
@@ -140,7 +144,8 @@ class Machine:
             exit=lambda code: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN, code, final=True)),
             panicked=lambda kind: self._soon(self._panicked(kind)),
         )
-        return Kit(self.config, self.native, self.memory, self.clock, wishes, self.log, self.serial.connect)
+        connect = self.serial.connect
+        return Kit(self.config, self.native, self.memory, self.clock, wishes, self.log, connect, self.iothreads)
 
     def _boot(self) -> None:
         """Put kernel and tables into memory and the boot processor at its first instruction."""

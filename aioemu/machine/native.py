@@ -17,6 +17,7 @@ from aioemu._core import ffi, lib
 from aioemu.bus.router import Router
 from aioemu.errors import AccelError, EmuError, HostError
 from aioemu.log import Log
+from aioemu.machine.iothread import ReactorIo
 
 EVENTS_AT_ONCE = 64  # per look: keeps one busy machine from holding the loop of all the others
 STORM_NS = 200_000  # two questions within this: a third is near
@@ -88,6 +89,14 @@ class Native:
         self._patience = Patience()
         self._fd = lib.core_machine_event_fd(self.ptr)
         self._loop.add_reader(self._fd, self._collect)
+        self._io: ReactorIo | None = None
+
+    @property
+    def io(self) -> ReactorIo:
+        """The I/O context that this loop drives; made when it is first asked for."""
+        if self._io is None:
+            self._io = ReactorIo()
+        return self._io
 
     @property
     def vcpu_count(self) -> int:
@@ -187,6 +196,8 @@ class Native:
             return
         self._loop.remove_reader(self._fd)
         self.router.close()
+        if self._io is not None:
+            self._io.close()
         for paused in self._paused:
             if not paused.done():
                 paused.set_exception(EmuError("the machine was closed"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 SERVED = frozenset(
     (
+        "object:iothread",
         "object:memory-backend-file",
         "object:memory-backend-memfd",
         "object:memory-backend-ram",
