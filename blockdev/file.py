@@ -144,7 +144,7 @@ class HostFile(Node[T], Generic[T]):
 
     async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
         """All of the file is one extent, holes too: the host reads them as zeroes and fills them when written."""
-        return Extent(0, self.size, ExtentKind.DATA, self.fd, 0)
+        return Extent(0, self.size, ExtentKind.DATA, self.fd, 0, not self.read_only)
 
     async def resize(self, size: int) -> None:
         self._check_writable()

@@ -41,6 +41,7 @@ class Extent:
     kind: ExtentKind
     fd: int = -1
     host_offset: int = 0  # of `start`
+    writable: bool = False  # DATA may be written there too; else ask again with write=True before a write
 
     @property
     def end(self) -> int:
@@ -48,13 +49,13 @@ class Extent:
 
     def shifted(self, by: int) -> Extent:
         """The same bytes, as a parent sees them that has them `by` later."""
-        return Extent(self.start + by, self.length, self.kind, self.fd, self.host_offset)
+        return Extent(self.start + by, self.length, self.kind, self.fd, self.host_offset, self.writable)
 
     def within(self, start: int, end: int) -> Extent:
         """The part of it between two offsets, of which at least one byte must be in it."""
         first, last = max(start, self.start), min(end, self.end)
         host = self.host_offset + (first - self.start) if self.kind is ExtentKind.DATA else 0
-        return Extent(first, last - first, self.kind, self.fd, host)
+        return Extent(first, last - first, self.kind, self.fd, host, self.writable)
 
 
 class Permission(IntFlag):
@@ -172,7 +173,7 @@ class Node(Generic[T]):
     async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
         """Where the byte at `offset` sits, and as much around it as is alike (`size` is how much would be useful).
 
-        With `write` a range without a place is given one first, so the answer is DATA or ASK.
+        With `write` a range without a place of its own is given one first: the answer is writable DATA, or ASK.
         """
         return await self.file.extent(offset, size, write=write)
 
