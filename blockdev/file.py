@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 from aioemu._core import lib
-from aioemu.blockdev.node import SIZE_LIMIT, Extent, ExtentKind, Node, Opener
+from aioemu.blockdev.node import SECTOR, SIZE_LIMIT, Extent, ExtentKind, Node, Opener
 from aioemu.blockdev.options import NodeOptions, choice, number, text
 from aioemu.errors import ConfigError, HostError
 
@@ -48,6 +48,7 @@ class HostFile(Node[T], Generic[T]):
     def __init__(self, name: str, options: T) -> None:
         super().__init__(name, options)
         self.fd = -1
+        self._end = 0  # of what the file has; `size` is in whole sectors, as devices see it
         self._calls: set[asyncio.Future[Any]] = set()
         self._flush_failed = False
         self._unaligned = asyncio.Lock()  # a part of a block is written by one at a time
@@ -61,7 +62,8 @@ class HostFile(Node[T], Generic[T]):
     async def open(self, graph: Opener) -> None:
         self.fd = await self._call(self._open_fd, not self.read_only)
         self.check_kind(os.fstat(self.fd))
-        self.size = await self._call(self.probe_size)
+        self._end = await self._call(self.probe_size)
+        self.size = _whole_sectors(self._end)
         if self.options.cache.direct:
             self.request_alignment = await self._call(_probe_alignment, self.fd)
 
@@ -75,7 +77,7 @@ class HostFile(Node[T], Generic[T]):
         return os.fstat(self.fd).st_size
 
     async def close(self) -> None:
-        if self._calls:
+        if self._calls and not self.blocking:
             await asyncio.wait(self._calls)
         if self.fd >= 0:
             os.close(self.fd)
@@ -112,8 +114,7 @@ class HostFile(Node[T], Generic[T]):
                     await self._call(self._write_aligned, offset, bytes_view)
             else:
                 await self._call(self._write, offset, bytes_view)
-        if offset + length > self.size:
-            self._set_size(offset + length)
+        self._grown(offset + length)
 
     async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
         self._check_writable()
@@ -122,10 +123,9 @@ class HostFile(Node[T], Generic[T]):
         if not await self._allocate(modes, offset, size):
             for at in range(offset, offset + size, len(ZEROES)):
                 await self.write(at, memoryview(ZEROES)[: min(len(ZEROES), offset + size - at)])
-        if offset + size > self.size:
-            if os.fstat(self.fd).st_size < offset + size:
-                await self._call(os.ftruncate, self.fd, offset + size)
-            self._set_size(offset + size)
+        if offset + size > self._end and os.fstat(self.fd).st_size < offset + size:
+            await self._call(os.ftruncate, self.fd, offset + size)
+        self._grown(offset + size)
 
     async def discard(self, offset: int, size: int) -> None:
         if self.options.discard == "unmap" and not self.read_only:
@@ -143,13 +143,20 @@ class HostFile(Node[T], Generic[T]):
             raise
 
     async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
-        """All of the file is one extent, holes too: the host reads them as zeroes and fills them when written."""
-        return Extent(0, self.size, ExtentKind.DATA, self.fd, 0, not self.read_only)
+        """All of the file is one extent, holes too: the host reads them as zeroes and fills them when written.
+
+        A last sector that is not whole is asked for: it reads as zeroes beyond its end, and grows when it is written.
+        """
+        whole = self._end - self._end % SECTOR
+        if offset >= whole:
+            return Extent(whole, self.size - whole, ExtentKind.ASK)
+        return Extent(0, whole, ExtentKind.DATA, self.fd, 0, not self.read_only)
 
     async def resize(self, size: int) -> None:
         self._check_writable()
         await self._call(os.ftruncate, self.fd, size)
-        self._set_size(size)
+        self._end = size
+        self._set_size(_whole_sectors(size))
 
     async def next_data(self, offset: int) -> tuple[int, int]:
         """The next range from `offset` on that is no hole, as start and end; both the size where none follows."""
@@ -162,11 +169,17 @@ class HostFile(Node[T], Generic[T]):
 
     async def _call(self, call: Callable[..., R], *args: Any) -> R:
         """Run a call on another thread; `close` waits for it, whoever gave up waiting meanwhile."""
-        future = asyncio.get_running_loop().run_in_executor(None, call, *args)
+        if self.blocking:
+            return self._named(call, *args)
+        future = asyncio.get_running_loop().run_in_executor(None, self._named, call, *args)
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
+        return await asyncio.shield(future)
+
+    def _named(self, call: Callable[..., R], *args: Any) -> R:
+        """Make a call; its error names the file."""
         try:
-            return await asyncio.shield(future)
+            return call(*args)
         except OSError as exc:
             raise HostError(f"{getattr(call, '__name__', 'access').strip('_')} {self.filename}", exc.errno) from exc
 
@@ -180,7 +193,7 @@ class HostFile(Node[T], Generic[T]):
             data = os.pread(self.fd, size - got, offset + got)
             pieces.append(data)
             got += len(data)
-        if offset + got < min(offset + size, self.size):
+        if offset + got < min(offset + size, self._end):
             raise OSError(errno.EIO, "the file has become shorter")
         return b"".join(pieces) + bytes(size - got)
 
@@ -196,7 +209,7 @@ class HostFile(Node[T], Generic[T]):
         start, end = self._around(offset, size)
         with mmap.mmap(-1, max(end - start, 1)) as block:
             got = _fill(self.fd, block, start)
-            if start + got < min(offset + size, self.size):
+            if start + got < min(offset + size, self._end):
                 raise OSError(errno.EIO, "the file has become shorter")
             return block[offset - start : offset - start + size]
 
@@ -233,6 +246,14 @@ class HostFile(Node[T], Generic[T]):
                 return size, size
             return offset, size  # the host cannot tell: all of it is data
 
+    def _grown(self, end: int) -> None:
+        """The file reaches at least this far now."""
+        if end > self._end:
+            ragged, self._end = self._end % SECTOR, end
+            if ragged:
+                self.changed(0, self.size)
+            self._set_size(_whole_sectors(end))
+
     def _check_writable(self) -> None:
         if self.read_only:
             raise HostError(f"write {self.filename}", errno.EACCES)
@@ -243,6 +264,10 @@ class FileNode(HostFile[FileOptions]):
 
     driver = "file"
     options_type = FileOptions
+
+
+def _whole_sectors(size: int) -> int:
+    return -(-size // SECTOR) * SECTOR
 
 
 def _fill(fd: int, block: mmap.mmap, offset: int) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from aioemu.blockdev.options import NodeOptions
+from aioemu.blockdev.permissions import Edge, Permission, filter_wants
 from aioemu.errors import HostError
 
 if TYPE_CHECKING:
@@ -56,17 +57,6 @@ class Extent:
         first, last = max(start, self.start), min(end, self.end)
         host = self.host_offset + (first - self.start) if self.kind is ExtentKind.DATA else 0
         return Extent(first, last - first, self.kind, self.fd, host, self.writable)
-
-
-class Permission(IntFlag):
-    """What a parent does with a child, and what it lets others do meanwhile."""
-
-    NONE = 0
-    CONSISTENT_READ = 1  # what it reads is what a guest may see
-    WRITE = 2
-    WRITE_UNCHANGED = 4  # writes that change no visible byte (copy-on-read)
-    RESIZE = 8
-    ALL = 15
 
 
 class Parent(Protocol):
@@ -118,10 +108,11 @@ class Node(Generic[T]):
         self.options = options
         self.read_only = options.read_only
         self.children: dict[str, Node[Any]] = {}
-        self.parents: list[tuple[Parent, str]] = []  # with the role that this node has for it
+        self.parents: list[Edge] = []
         self.size = 0
         self.request_alignment = 1  # of offset, length and memory, where the host insists on it (O_DIRECT)
         self.opened = False
+        self.blocking = False  # the end, which nobody can wait for: calls block the loop
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -144,9 +135,15 @@ class Node(Generic[T]):
     def wants(self, role: str, used: Permission, shared: Permission) -> tuple[Permission, Permission]:
         """What this node does with a child and lets others do, when its own parents do `used` and let do `shared`.
 
-        The base is a filter's answer: the same.
+        The base is a filter's answer; the others are in `permissions`: metadata_wants, data_wants, backing_wants.
         """
-        return used, shared
+        return filter_wants(used, shared)
+
+    def take(self, used: Permission, shared: Permission) -> None:
+        """The parents will do this with the node, and let others do that: lock what is needed beyond what is held."""
+
+    def settle(self, used: Permission, shared: Permission) -> None:
+        """This is how it stays: let go of locks that are not needed."""
 
     # ---- data --------------------------------------------------------------------------------------------------------
 
@@ -212,8 +209,8 @@ class Node(Generic[T]):
 
     def changed(self, start: int, length: int) -> None:
         """Extents told earlier are void in this range of this node: every parent learns it, at once."""
-        for parent, role in tuple(self.parents):
-            parent.child_changed(role, start, length)
+        for edge in tuple(self.parents):
+            edge.parent.child_changed(edge.role, start, length)
 
     def child_changed(self, role: str, start: int, length: int) -> None:
         """Extents of a child are void: by default those of the same range here."""
@@ -231,8 +228,8 @@ class Node(Generic[T]):
         low, high = sorted((size, self.size))
         self.size = size
         self.changed(low, high - low)
-        for parent, role in tuple(self.parents):
-            parent.child_resized(role, size)
+        for edge in tuple(self.parents):
+            edge.parent.child_resized(edge.role, size)
 
 
 def check_range(node: Node[Any], offset: int, size: int) -> None:

@@ -95,7 +95,7 @@ class NodeOptions:
     force_share: bool = flag()
     discard: str = choice(("ignore", "unmap"), "ignore")
     detect_zeroes: str = choice(("off", "on", "unmap"), "off")
-    cache: CacheOptions = nested(CacheOptions)  # noqa: RUF009 - a field
+    cache: CacheOptions = nested(CacheOptions)
 
 
 def option_names(schema: type[Any]) -> dict[str, dataclasses.Field[Any]]:

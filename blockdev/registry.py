@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 DRIVERS = {
     "file": "aioemu.blockdev.file:FileNode",
+    "raw": "aioemu.blockdev.raw:RawNode",
 }
 
 
 def find_driver(name: str) -> type[Node[Any]]:
     """The class of a driver. ConfigError names the nearest known one."""
     if name not in DRIVERS:
-        raise ConfigError(f"Unknown driver '{name}'{did_you_mean(name, DRIVERS)}", name)
+        raise ConfigError(f"Unknown driver '{name}'{did_you_mean(name, DRIVERS)}", "driver")
     module, _, attribute = DRIVERS[name].partition(":")
     found: type[Node[Any]] = getattr(import_module(module), attribute)
     return found
