@@ -46,6 +46,7 @@ struct core_vq {
     uint16_t avail, used;
     bool avail_wrap, used_wrap, armed;
     uint32_t unsignalled;
+    uint16_t held_at, held_flags; /* packed: the first that is not published */
     uint16_t free_count, redo_count, redo_next;
     struct core_vchain *chains;
     uint16_t *free_slots, *redo;
@@ -112,11 +113,40 @@ uint8_t *vq_ring_ptr(core_machine *m, uint64_t gpa, uint64_t size,
                      bool writable); /* all of it in one memory, or NULL */
 struct core_vq *vq_of(core_chip *virtio, uint32_t queue);
 struct core_vchain *vq_chain(struct core_vq *q, uint32_t slot, uint32_t epoch); /* if it is still out */
-/* vring_split.c, vring_packed.c: 1 a chain, 0 none, -EPROTO */
-int vq_split_pop(struct core_vq *q, struct core_vchain *chain);
+/* vring_split.c, vring_packed.c; with the rings found (vq_map). How many chains wait (a packed ring: 1 for any), or
+ * -EPROTO. Take one that waits: 1, or -EPROTO. Arm: ask to be told of the next chain, or not to be. */
+int vq_split_waiting(struct core_vq *q);
+int vq_split_take(struct core_vq *q, struct core_vchain *chain);
+void vq_split_arm(struct core_vq *q, bool on);
 void vq_split_push(struct core_vq *q, uint16_t id, uint32_t written);
 bool vq_split_publish(struct core_vq *q); /* whether the driver wants an interrupt */
-int vq_packed_pop(struct core_vq *q, struct core_vchain *chain);
+int vq_packed_waiting(const struct core_vq *q);
+int vq_packed_take(struct core_vq *q, struct core_vchain *chain);
+void vq_packed_arm(struct core_vq *q, bool on);
 void vq_packed_push(struct core_vq *q, uint16_t id, uint16_t descriptors, uint32_t written);
 bool vq_packed_publish(struct core_vq *q);
 int vq_indirect(struct core_vq *q, struct core_vchain *chain, uint64_t table, uint32_t size, bool linked);
+/* vring_batch.c: for devices whose data path is native: many chains with one lock and one look for the rings. Nothing
+ * is out between two batches, so nothing is kept of a chain but what its owner copies. */
+bool vq_open(struct core_vq *q);   /* locks; false, unlocked: it cannot be used now, or is broken */
+void vq_close(struct core_vq *q);  /* shows the driver what was given back, unlocks, interrupts if that is wanted */
+int vq_waiting(struct core_vq *q); /* chains, or any (packed); 0 none; -EPROTO */
+int vq_take(struct core_vq *q,
+            struct core_vchain *chain); /* the next one, into a chain of the caller's: 1, or -EPROTO */
+void vq_give(struct core_vq *q, uint16_t id, uint16_t descriptors, uint32_t written);
+/* Be told of the next chain, or not. True: one waits already. */
+bool vq_listen(struct core_vq *q);
+void vq_ignore(struct core_vq *q);
+struct core_vq_place {
+    uint16_t avail;
+    bool wrap;
+};
+static inline struct core_vq_place vq_place(const struct core_vq *q) {
+    return (struct core_vq_place){.avail = q->avail, .wrap = q->avail_wrap};
+}
+static inline void vq_return(struct core_vq *q, struct core_vq_place at) { /* chains taken since were not taken */
+    q->avail = at.avail;
+    q->avail_wrap = at.wrap;
+}
+/* The host's bytes at (gpa), and how many follow; NULL where no memory is, or none that may be written. */
+uint8_t *vq_bytes(core_machine *m, uint64_t gpa, uint64_t *run, bool writable);

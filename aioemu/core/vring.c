@@ -146,6 +146,38 @@ int vq_put_back(struct core_vq *q, uint16_t id, uint16_t descriptors, const core
     return 0;
 }
 
+static void arm(struct core_vq *q, bool on) {
+    if (virtio_has(q->virtio, VIRTIO_F_PACKED)) {
+        vq_packed_arm(q, on);
+    } else {
+        vq_split_arm(q, on);
+    }
+}
+
+int vq_waiting(struct core_vq *q) {
+    return virtio_has(q->virtio, VIRTIO_F_PACKED) ? vq_packed_waiting(q) : vq_split_waiting(q);
+}
+
+int vq_take(struct core_vq *q, struct core_vchain *chain) {
+    chain->count = 0;
+    chain->readable = chain->writable = 0;
+    chain->descriptors = 1;
+    return virtio_has(q->virtio, VIRTIO_F_PACKED) ? vq_packed_take(q, chain) : vq_split_take(q, chain);
+}
+
+bool vq_listen(struct core_vq *q) {
+    if (!q->armed) {
+        arm(q, true);
+    }
+    return vq_waiting(q) != 0;
+}
+
+void vq_ignore(struct core_vq *q) {
+    if (q->armed) {
+        arm(q, false);
+    }
+}
+
 static int pop_new(struct core_vq *q) {
     if (q->free_count == 0) {
         return 0; /* every place of the ring is out: there cannot be more */
@@ -153,8 +185,15 @@ static int pop_new(struct core_vq *q) {
     if (vq_map(q) < 0) {
         return -EPROTO;
     }
-    struct core_vchain *chain = next_slot(q);
-    int rc = virtio_has(q->virtio, VIRTIO_F_PACKED) ? vq_packed_pop(q, chain) : vq_split_pop(q, chain);
+    int count = vq_waiting(q);
+    if (count == 0 && vq_listen(q)) {
+        count = vq_waiting(q);
+    }
+    if (count <= 0) {
+        return count;
+    }
+    vq_ignore(q);
+    int rc = vq_take(q, &q->chains[q->free_slots[q->free_count - 1]]);
     return rc <= 0 ? rc : take_slot(q) + 1;
 }
 

@@ -9,8 +9,7 @@
 
 enum { VIRTIO_PAGE = 4096 }; /* of a balloon, whatever the processor's pages are (5.5.6) */
 
-/* The host's bytes at (gpa), and how many follow (*run); NULL where no memory is, or none that a device may write. */
-static uint8_t *ram_run(core_machine *m, uint64_t gpa, uint64_t *run, bool writable) {
+uint8_t *vq_bytes(core_machine *m, uint64_t gpa, uint64_t *run, bool writable) {
     for (uint32_t i = 0; m && i < CORE_MAX_RAM; i++) {
         const struct core_ram *ram = &m->ram[i];
         if (ram->used && gpa >= ram->gpa && gpa - ram->gpa < ram->size) {
@@ -26,7 +25,7 @@ bool vq_is_ram(core_machine *m, uint64_t gpa, uint64_t size, bool writable) {
         return false;
     }
     for (uint64_t run = 0; size; gpa += run, size -= run) {
-        if (!ram_run(m, gpa, &run, writable)) {
+        if (!vq_bytes(m, gpa, &run, writable)) {
             return false;
         }
         run = run < size ? run : size;
@@ -36,7 +35,7 @@ bool vq_is_ram(core_machine *m, uint64_t gpa, uint64_t size, bool writable) {
 
 uint8_t *vq_ring_ptr(core_machine *m, uint64_t gpa, uint64_t size, bool writable) {
     uint64_t run = 0;
-    uint8_t *ptr = ram_run(m, gpa, &run, writable);
+    uint8_t *ptr = vq_bytes(m, gpa, &run, writable);
     return ptr && run >= size ? ptr : NULL;
 }
 
@@ -115,7 +114,7 @@ int64_t core_ram_discard(core_machine *m, uint64_t gpa, uint64_t size) {
         return -EINVAL;
     }
     for (uint64_t run = 0; done < size; done += run) {
-        uint8_t *host = ram_run(m, gpa + done, &run, true);
+        uint8_t *host = vq_bytes(m, gpa + done, &run, true);
         run = run < size - done ? run : size - done;
         if (!host || madvise(host, run, MADV_REMOVE) < 0) {
             return done ? (int64_t)done : -errno;
@@ -161,7 +160,7 @@ static int64_t copy(struct core_vq *q, const struct core_vchain *chain, bool wri
         part = part < size - done ? part : size - done;
         offset = 0;
         for (uint64_t run = 0; part; part -= run, gpa += run, done += run) {
-            uint8_t *host = ram_run(q->virtio->chip.machine, gpa, &run, write);
+            uint8_t *host = vq_bytes(q->virtio->chip.machine, gpa, &run, write);
             if (!host) {
                 return (int64_t)done; /* memory was taken away meanwhile */
             }

@@ -29,13 +29,12 @@ static void advance(const struct core_vq *q, uint16_t *at, bool *wrap, uint16_t 
     }
 }
 
-static bool is_available(const struct core_vq *q) {
+int vq_packed_waiting(const struct core_vq *q) {
     uint16_t flags = load16(q->desc_ptr + 16u * q->avail + 14);
     return !!(flags & AVAIL) == q->avail_wrap && !!(flags & USED) != q->avail_wrap;
 }
 
-/* Ask to be told of the next chain, or not to be. */
-static void arm(struct core_vq *q, bool on) {
+void vq_packed_arm(struct core_vq *q, bool on) {
     q->armed = on;
     uint16_t flags = on ? EVENT_ENABLE : EVENT_DISABLE;
     if (on && virtio_has(q->virtio, VIRTIO_F_EVENT_IDX)) {
@@ -69,18 +68,7 @@ static int walk(struct core_vq *q, struct core_vchain *chain) {
     return vq_fail(q, "a chain is longer than the ring");
 }
 
-int vq_packed_pop(struct core_vq *q, struct core_vchain *chain) {
-    bool available = is_available(q);
-    if (!available && !q->armed) {
-        arm(q, true);
-        available = is_available(q);
-    }
-    if (!available) {
-        return 0;
-    }
-    if (q->armed) {
-        arm(q, false);
-    }
+int vq_packed_take(struct core_vq *q, struct core_vchain *chain) {
     int count = walk(q, chain);
     if (count < 0) {
         return count;
@@ -90,17 +78,26 @@ int vq_packed_pop(struct core_vq *q, struct core_vchain *chain) {
     return 1;
 }
 
+/* The flags of the first one since the last publishing are held back: what follows it shows at once with it. */
 void vq_packed_push(struct core_vq *q, uint16_t id, uint16_t descriptors, uint32_t written) {
     uint8_t *at = q->desc_ptr + 16u * q->used;
     memcpy(at + 8, &written, sizeof written);
     memcpy(at + 12, &id, sizeof id);
-    store16(at + 14, (uint16_t)((q->used_wrap ? AVAIL | USED : 0) | (written ? WRITE : 0)));
+    uint16_t flags = (uint16_t)((q->used_wrap ? AVAIL | USED : 0) | (written ? WRITE : 0));
+    if (q->unsignalled == 0) {
+        q->held_at = q->used;
+        q->held_flags = flags;
+    } else {
+        store16(at + 14, flags);
+    }
     vq_written(q, q->desc + 16u * q->used, 16);
     advance(q, &q->used, &q->used_wrap, descriptors);
     q->unsignalled += descriptors;
 }
 
 bool vq_packed_publish(struct core_vq *q) {
+    store16(q->desc_ptr + 16u * q->held_at + 14, q->held_flags);
+    vq_written(q, q->desc + 16u * q->held_at + 14, 2);
     atomic_thread_fence(memory_order_seq_cst);
     uint32_t count = q->unsignalled;
     q->unsignalled = 0;

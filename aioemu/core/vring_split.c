@@ -24,8 +24,7 @@ static uint32_t event_offset(const struct core_vq *q) {
     return 4 + 8u * q->size; /* avail_event, behind the used ring */
 }
 
-/* Ask to be told of the next chain, or not to be. */
-static void arm(struct core_vq *q, bool on) {
+void vq_split_arm(struct core_vq *q, bool on) {
     q->armed = on;
     if (!virtio_has(q->virtio, VIRTIO_F_EVENT_IDX)) {
         store16(q->device_ptr, on ? 0 : NO_NOTIFY);
@@ -37,8 +36,7 @@ static void arm(struct core_vq *q, bool on) {
     atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* How many chains wait, or -EPROTO. */
-static int waiting(struct core_vq *q) {
+int vq_split_waiting(struct core_vq *q) {
     uint16_t count = (uint16_t)(load16(q->driver_ptr + 2) - q->avail);
     if (count > q->size) {
         return vq_fail(q, "the available index is further ahead than the ring is long");
@@ -67,18 +65,7 @@ static int walk(struct core_vq *q, struct core_vchain *chain) {
     return vq_fail(q, "a chain is a loop");
 }
 
-int vq_split_pop(struct core_vq *q, struct core_vchain *chain) {
-    int count = waiting(q);
-    if (count == 0 && !q->armed) {
-        arm(q, true);
-        count = waiting(q);
-    }
-    if (count <= 0) {
-        return count;
-    }
-    if (q->armed) {
-        arm(q, false);
-    }
+int vq_split_take(struct core_vq *q, struct core_vchain *chain) {
     uint16_t head;
     virtio_take(&head, q->driver_ptr + 4 + 2u * (q->avail & (q->size - 1)), sizeof head);
     if (head >= q->size) {

@@ -34,7 +34,7 @@ class Doorbells:
         self._device = device
         self._offset, self._stride, self._size = offset, stride, size
         self._base: int | None = None
-        self._bells: list[tuple[int, int, int]] = []  # eventfd, address, value
+        self._bells: list[tuple[int, int, int, bool]] = []  # eventfd, address, value, rings here
         kit.closers.append(self._take_down)
 
     def moved(self, base: int | None) -> None:
@@ -52,13 +52,15 @@ class Doorbells:
 
     def _add(self, index: int, base: int) -> None:
         address, match = base + self._stride * index, self._stride == 0
-        fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        native = self._device.bell(index)
+        fd = native if native >= 0 else os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         rc = lib.core_doorbell_add(self._machine, MMIO, address, self._size, fd, match, index)
-        if rc < 0:  # the chip takes the notification itself
+        if rc == 0:
+            self._bells.append((fd, address, index, native < 0))
+            if native < 0:
+                self._loop.add_reader(fd, self._rung, fd, index)
+        elif native < 0:  # the chip takes the notification itself
             os.close(fd)
-            return
-        self._bells.append((fd, address, index))
-        self._loop.add_reader(fd, self._rung, fd, index)
 
     def _rung(self, fd: int, index: int) -> None:
         os.eventfd_read(fd)
@@ -66,10 +68,11 @@ class Doorbells:
 
     def _take_down(self) -> None:
         bells, self._bells = self._bells, []
-        for fd, address, index in bells:
+        for fd, address, index, rings_here in bells:
             lib.core_doorbell_remove(self._machine, MMIO, address, self._size, fd, self._stride == 0, index)
-            self._loop.remove_reader(fd)
-            os.close(fd)
+            if rings_here:
+                self._loop.remove_reader(fd)
+                os.close(fd)
 
 
 class VirtioBay:

@@ -85,6 +85,10 @@ class VirtioDevice:
     def config_written(self, offset: int, data: bytes) -> None:
         """The driver wrote into the configuration; nothing was stored."""
 
+    def bell(self, index: int) -> int:
+        """The eventfd of a queue that a native part serves: notifications go there; -1: they come to `kicked`."""
+        return -1
+
     async def run(self) -> None:
         """The device's own task, from when it is plugged in until the machine is closed."""
 
@@ -156,6 +160,8 @@ class VirtioDevice:
 
     def _start(self) -> None:
         self.running = True
+        for index in range(len(self.queues)):
+            lib.core_virtio_kick_fd(self.chip, index, self.bell(index))
         self.on_running(True)
         self.started()
         for index in range(len(self.queues)):
