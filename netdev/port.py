@@ -58,6 +58,11 @@ class Port:
         self._keep = keep  # what the native port points to
         self.kind = _text(lib.core_port_kind(ptr))
 
+    @property
+    def owner(self) -> object:
+        """What the port is a part of: its link, its switch."""
+        return self._keep
+
     def join(self, other: Port) -> None:
         """Wire this port to another one; EmuError when one of them is wired already."""
         if lib.core_port_join(self.ptr, other.ptr) < 0:

@@ -1,8 +1,9 @@
 """Builds `aioemu._core`, compiling only what changed since the last build.
 
-`cdef.h` declares the interface (cffi reads it, `core.h` includes it); every other C file here is linked in. An object
-is reused when the content of its source, of each header it included and of the flags is the same, so switching
-branches or cloning costs nothing. Not handled: cross compiling. Needs only cffi and a C compiler, no aioemu import.
+`cdef.h` and `cdef_*.h` declare the interface (cffi reads them, `core.h` includes them); each C file here is linked in.
+An object is reused when the content of its source, of each header it included and of the flags is the same, so
+switching branches or cloning costs nothing. Not handled: cross compiling. Needs only cffi and a C compiler, no aioemu
+import.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ANALYSIS = ("-Werror", "-fanalyzer")
 CFLAGS = ("-O2", "-g", "-std=gnu11", "-D_GNU_SOURCE=", "-fPIC", "-fvisibility=hidden", "-pthread")
 # the guest is hostile: should a check in the core ever be missing, the process ends instead of doing the guest's will
 HARDENING = ("-fstack-protector-strong", "-fstack-clash-protection", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")
-LIBRARIES: tuple[str, ...] = ()
+LIBRARIES: tuple[str, ...] = ("m",)
 GENERATED = "_core.c"
 
 
@@ -84,9 +85,10 @@ def _jobs() -> int:
 
 
 def _generate(core: Path, cache: Path) -> Path:
-    """Write the glue between Python and C that cffi derives from cdef.h; untouched when it would be the same."""
+    """Write the glue between Python and C that cffi derives from the interface; untouched when it would be the same."""
     ffi = FFI()
-    ffi.cdef((core / "cdef.h").read_text())
+    for part in (core / "cdef.h", *sorted(core.glob("cdef_*.h"))):
+        ffi.cdef(part.read_text())
     path = cache / GENERATED
     make_c_source(ffi, MODULE, '#include "core.h"\n', str(path))
     return path
@@ -139,7 +141,7 @@ def _link(objects: list[Path], output: Path, cache: Path) -> bool:
         return False
     output.parent.mkdir(parents=True, exist_ok=True)
     fresh = output.with_name(f".{output.name}.{os.getpid()}")
-    command = [*options, *libraries, "-o", str(fresh), *map(str, objects)]
+    command = [*options, "-o", str(fresh), *map(str, objects), *libraries]
     try:
         subprocess.run(command, check=True)
         missing = _missing(fresh)

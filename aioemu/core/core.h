@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "cdef.h"
+#include "cdef_link.h"
 
 enum {
     CORE_MAX_VCPUS = 255,   /* xAPIC ids are 8 bits, 255 is broadcast */
