@@ -60,6 +60,10 @@ class HostFile(Node[T], Generic[T]):
     # ---- life --------------------------------------------------------------------------------------------------------
 
     async def open(self, graph: Opener) -> None:
+        if self.options.aio == "native" and not self.options.cache.direct:
+            raise ConfigError(
+                "aio=native was specified, but it requires cache.direct=on, which was not specified.", "aio"
+            )
         self.fd = await self._call(self._open_fd, not self.read_only)
         self.check_kind(os.fstat(self.fd))
         self._end = await self._call(self.probe_size)
@@ -104,16 +108,15 @@ class HostFile(Node[T], Generic[T]):
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check_writable()
-        with memoryview(data) as view:
-            bytes_view = view.cast("B") if view.format != "B" else view
-            length = len(bytes_view)
-            if offset + length > SIZE_LIMIT:
-                raise HostError(f"write {self.filename}", errno.EFBIG)
-            if self.request_alignment > 1:
-                async with self._unaligned:
-                    await self._call(self._write_aligned, offset, bytes_view)
-            else:
-                await self._call(self._write, offset, bytes_view)
+        view = memoryview(data).cast("B")  # not released here: a call that nobody waits for any more goes on with it
+        length = len(view)
+        if offset + length > SIZE_LIMIT:
+            raise HostError(f"write {self.filename}", errno.EFBIG)
+        if self.request_alignment > 1:
+            async with self._unaligned:
+                await self._call(self._write_aligned, offset, view)
+        else:
+            await self._call(self._write, offset, view)
         self._grown(offset + length)
 
     async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from aioemu.blockdev.node import Node, Parent
-from aioemu.blockdev.options import NOT_GIVEN, NodeOptions, children_of, read_options
+from aioemu.blockdev.options import NOT_GIVEN, NodeOptions, children_of, option_names, read_options
 from aioemu.blockdev.permissions import Change, Edge, Permission
 from aioemu.blockdev.registry import find_driver
 from aioemu.errors import ConfigError, EmuError
@@ -75,13 +75,18 @@ class Graph:
 
     # ---- opening -----------------------------------------------------------------------------------------------------
 
-    async def open(self, given: Given, *, path: str = "", depth: int = 0, **made: Any) -> Node[Any]:
-        """Open a node and what is below it. `made` are attributes that only the graph gives (`probed`)."""
+    async def open(
+        self, given: Given, *, path: str = "", depth: int = 0, legacy: bool = False, **made: Any
+    ) -> Node[Any]:
+        """Open a node and what is below it. `made` are attributes that only the graph gives (`probed`).
+
+        `legacy` is for options of `-drive`, which speaks of formats and protocols.
+        """
         if depth > DEPTH_LIMIT:
             raise ConfigError(
                 f"more than {DEPTH_LIMIT} block nodes on top of each other: do backing files form a loop?"
             )
-        driver, options = self._read(given, path)
+        driver, options = self._read(given, path, legacy)
         node = driver(self._name(options.node_name), options)
         for name, value in made.items():
             setattr(node, name, value)
@@ -91,7 +96,7 @@ class Graph:
             for role in children_of(driver.options_type):
                 child = getattr(options, role.replace("-", "_"))
                 if child is not NOT_GIVEN and child is not None:
-                    await self.open_child(node, role, child, path=f"{path}{role}.")
+                    await self.open_child(node, role, child, path=f"{path}{role}.", legacy=legacy)
             await node.open(self)
         except BaseException:
             await self._close(node)
@@ -99,14 +104,16 @@ class Graph:
         node.opened = True
         return node
 
-    async def open_child(self, node: Node[Any], role: str, given: Any, *, path: str = "", **made: Any) -> Node[Any]:
+    async def open_child(
+        self, node: Node[Any], role: str, given: Any, *, path: str = "", legacy: bool = False
+    ) -> Node[Any]:
         """Open options (or find a node by its name) as a child of `node`."""
         if isinstance(given, str):
             child = self.find(given)
             self._refuse_loop(node, child)
         else:
             inherited = inherit(node.options, role, given)
-            child = await self.open(inherited, path=path, depth=self._depth[node] + 1, **made)
+            child = await self.open(inherited, path=path, depth=self._depth[node] + 1, legacy=legacy)
         await self._adopt(node, role, child)
         return child
 
@@ -132,7 +139,7 @@ class Graph:
         left = dict(given)
         return find_driver(left.pop("driver")).options_type, left
 
-    def _read(self, given: Given, path: str) -> tuple[type[Node[Any]], NodeOptions]:
+    def _read(self, given: Given, path: str, legacy: bool) -> tuple[type[Node[Any]], NodeOptions]:
         left = dict(given)
         name = left.pop("driver", None)
         if name is None:
@@ -140,6 +147,8 @@ class Graph:
         if not isinstance(name, str):
             raise ConfigError(f"Invalid parameter type for '{path}driver', expected: string", f"{path}driver")
         driver = find_driver(name)
+        if legacy:
+            _refuse_unknown(driver, left)
         options = read_options(driver.options_type, left, path=path)
         if options.force_share and not options.read_only:
             raise ConfigError("force-share=on can only be used with read-only images", "force-share")
@@ -260,6 +269,14 @@ def inherit(options: NodeOptions, role: str, given: Given) -> dict[str, Any]:
     if isinstance(given.get("cache"), Mapping):
         merged["cache"] = {**told["cache"], **given["cache"]}
     return merged
+
+
+def _refuse_unknown(driver: type[Node[Any]], given: Given) -> None:
+    """Options that the driver does not have, in the words that `-drive` has for them."""
+    for name in given.keys() - option_names(driver.options_type).keys():
+        kind = "format" if driver.is_format else "protocol"
+        verb = "does not" if driver.is_format else "doesn't"
+        raise ConfigError(f"Block {kind} '{driver.driver}' {verb} support the option '{name}'", name)
 
 
 def _beside(node: Node[Any], filename: str) -> str:

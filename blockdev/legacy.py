@@ -37,23 +37,27 @@ async def open_image(graph: Graph, filename: str | None, given: Mapping[str, Any
     if driver is not None and not isinstance(driver, str):
         raise ConfigError("Invalid parameter type for 'driver', expected: string", "driver")
     if driver is not None and "file" not in option_names(find_driver(driver).options_type):
-        return await graph.open(_named(driver, options, filename), depth=depth)
-    options["file"] = _file_options(options.get("file"), filename)
+        return await graph.open(_named(driver, options, filename), depth=depth, legacy=True)
+    options["file"] = _file_options(options.get("file"), filename, options.pop("aio", None))
     if driver is None:
         return await _open_guessed(graph, options, depth)
     if isinstance(options["file"], Mapping):
         options["file"] = _with_driver(options["file"])
-    return await graph.open(options, depth=depth)
+    return await graph.open(options, depth=depth, legacy=True)
 
 
 def _named(driver: str, options: dict[str, Any], filename: str | None) -> dict[str, Any]:
     """Options of a driver that has no file below it."""
+    if filename is not None and driver.startswith("null-"):
+        if filename != f"{driver}://":
+            raise ConfigError(f"The only allowed filename for this driver is '{driver}://'", "file")
+        return options
     if filename is not None and "filename" in option_names(find_driver(driver).options_type):
         return {**options, "filename": filename}
     return options
 
 
-def _file_options(given: Any, filename: str | None) -> Any:
+def _file_options(given: Any, filename: str | None, aio: Any) -> Any:
     """What is below the format: a node's name, or options with the file name among them."""
     if isinstance(given, str) and filename is None:
         return given
@@ -62,10 +66,12 @@ def _file_options(given: Any, filename: str | None) -> Any:
     options = dict(given or {})
     if filename is not None:
         if options.get("filename") not in (None, filename):
-            raise ConfigError("Cannot specify both 'file' and 'filename' options at the same time", "file")
+            raise ConfigError("Can't specify 'file' and 'filename' options at the same time", "file")
         options["filename"] = filename
     if not options.get("filename") and "driver" not in options:
         raise ConfigError("Must specify either driver or file", "file")
+    if aio is not None and not str(options.get("driver", "")).startswith("null-"):
+        options.setdefault("aio", aio)
     return options
 
 
@@ -102,12 +108,14 @@ async def _open_guessed(graph: Graph, options: dict[str, Any], depth: int) -> No
     else:
         told: dict[str, Any] = {key: options[key] for key in INHERITED if key in options}
         plain = read_options(NodeOptions, told)
-        below = await graph.open(inherit(plain, "file", _with_driver(given)), depth=depth + 1)
+        below = await graph.open(inherit(plain, "file", _with_driver(given)), depth=depth + 1, legacy=True)
     try:
         name = probe(await below.read(0, PROBE_BYTES))
         if name not in DRIVERS:
             raise ConfigError(f"'{below.filename}' is a {name} image: format '{name}' is not available", "format")
-        return await graph.open({**options, "driver": name, "file": below.name}, depth=depth, probed=name == "raw")
+        return await graph.open(
+            {**options, "driver": name, "file": below.name}, depth=depth, legacy=True, probed=name == "raw"
+        )
     except BaseException:
         await graph.release(below)
         raise

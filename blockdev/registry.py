@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 DRIVERS = {
     "file": "aioemu.blockdev.file:FileNode",
+    "null-aio": "aioemu.blockdev.null:NullAioNode",
+    "null-co": "aioemu.blockdev.null:NullNode",
     "raw": "aioemu.blockdev.raw:RawNode",
 }
 

@@ -155,7 +155,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         (
             _O(
                 "blockdev",
-                "groups:blockdev",
+                "drives:blockdev",
                 KEYVAL,
                 "[driver=]driver[,node-name=n][,...]",
                 "a block node",
@@ -164,7 +164,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             ),
             _O(
                 "drive",
-                "group:drive",
+                "drives:drive",
                 OPTS,
                 "[file=FILE][,if=type][,format=f][,id=name][,...]",
                 "a disk with its medium",

@@ -21,6 +21,7 @@ from aioemu.config import MachineConfig
 from aioemu.errors import ConfigError
 from aioemu.log import Log
 from aioemu.machine.clock import VirtualClock
+from aioemu.machine.drives import Drives
 from aioemu.machine.iothread import IoThreads
 from aioemu.machine.native import Native
 from aioemu.memory.guest import GuestMemory
@@ -111,6 +112,7 @@ class Kit:
     log: Log
     connect_serial: Callable[[Any, int], None]
     iothreads: IoThreads
+    drives: Drives
     chips: dict[str, Any] = field(default_factory=dict)
     closers: Closers = field(default_factory=Closers)
     flushers: list[Callable[[], None]] = field(default_factory=list)

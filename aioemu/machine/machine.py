@@ -26,6 +26,7 @@ from aioemu.machine import inspect, trees
 from aioemu.machine.board import Board
 from aioemu.machine.boards import make_board
 from aioemu.machine.clock import VirtualClock
+from aioemu.machine.drives import Drives
 from aioemu.machine.hotplug import HotPlug
 from aioemu.machine.iothread import IoThreads
 from aioemu.machine.kit import Kit, Wishes
@@ -66,6 +67,7 @@ class Machine:
         self._reset_wanted = False
         self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape))
         self.iothreads = IoThreads()
+        self.drives = Drives(config, self.log)
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
         self.memory: GuestMemory
@@ -88,6 +90,8 @@ class Machine:
         refuse_unserved(self.config, SERVED)
         try:
             await self._open_chardevs()
+            self._closers.append(self.drives.close)
+            await self.drives.open()
             self._build()
             self._boot()
             self.native.start_threads()
@@ -124,7 +128,7 @@ class Machine:
         self.site = Site(self.kit, self.board, self.serial)
         if config.debugcon is not None:
             self.site.add_debugcon(config.debugcon)
-        for device in config.devices:
+        for device in (*self.drives.devices(), *config.devices):
             self.site.add(device)
         self.site.settle()
         for name, own in self.own_devices.items():
@@ -145,7 +149,9 @@ class Machine:
             panicked=lambda kind: self._soon(self._panicked(kind)),
         )
         connect = self.serial.connect
-        return Kit(self.config, self.native, self.memory, self.clock, wishes, self.log, connect, self.iothreads)
+        return Kit(
+            self.config, self.native, self.memory, self.clock, wishes, self.log, connect, self.iothreads, self.drives
+        )
 
     def _boot(self) -> None:
         """Put kernel and tables into memory and the boot processor at its first instruction."""
@@ -224,6 +230,7 @@ class Machine:
                 await self._halt(RunState.SHUTDOWN)
                 return
             await self._stand_still()
+            await self.drives.flush()
             self.state = RunState.SHUTDOWN
             if not self._exit.done():
                 self._exit.set_result(ExitStatus(cause, code))
@@ -311,6 +318,7 @@ class Machine:
 
     async def _halt(self, state: RunState) -> None:
         await self._stand_still()
+        await self.drives.flush()
         was_running, self.state = self.running, state
         if was_running:
             self.emit("STOP")

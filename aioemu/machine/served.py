@@ -8,6 +8,8 @@ from __future__ import annotations
 
 SERVED = frozenset(
     (
+        "blockdev",
+        "drive",
         "object:iothread",
         "object:memory-backend-file",
         "object:memory-backend-memfd",

@@ -94,7 +94,8 @@ async def test_a_name_says_where_the_image_is(graph: Graph, image: Path, name: s
         ("json:[]", {}, "JSON parse error|expected a JSON object"),
         (None, {}, "Must specify either driver or file"),
         ("x", {"driver": "nope"}, "Unknown driver 'nope'"),
-        ("x", {"driver": "raw", "bar": "1"}, "Parameter 'bar' is unexpected"),
+        ("x", {"driver": "raw", "file": {"foo": 1}}, "Block protocol 'file' doesn't support the option 'foo'"),
+        ("x", {"driver": "raw", "bar": "1"}, "Block format 'raw' does not support the option 'bar'"),
     ],
 )
 async def test_names_that_cannot_be_opened(graph: Graph, name: str | None, given: dict[str, Any], words: str) -> None:

@@ -36,37 +36,31 @@ def _nested(opts: Options) -> Values:
 
 def netdev(draft: Draft, arg: Argument) -> None:
     """A network back end."""
-    _need(arg, "type")
+    need(arg, "type")
     add_group(draft, arg, "netdev", "type", need_id=True)
 
 
 def net(draft: Draft, arg: Argument) -> None:
     """A card or a back end, the old way."""
-    _need(arg, "type")
+    need(arg, "type")
     add_group(draft, arg, "net", "type")
 
 
 def object_(draft: Draft, arg: Argument) -> None:
     """An object."""
-    _need(arg, "qom-type")
+    need(arg, "qom-type")
     add_group(draft, arg, "object", "qom-type", need_id=True)
 
 
-def blockdev(draft: Draft, arg: Argument) -> None:
-    """A node; its id is `node-name`, which stays among the values."""
-    _need(arg, "driver")
-    kind = arg.opts.text("driver")
-    draft.add_group(arg.where, OptionGroup("blockdev", kind, None, arg.opts.rest()))
-
-
-def _need(arg: Argument, key: str) -> None:
+def need(arg: Argument, key: str) -> None:
+    """Refuse an argument without `key`."""
     if key not in arg.opts:
         arg.opts.fail(f"Parameter '{key}' is missing")
 
 
 def fw_cfg(draft: Draft, arg: Argument) -> None:
     """A name, and its contents from a file or as text."""
-    _need(arg, "name")
+    need(arg, "name")
     add_group(draft, arg, "fw_cfg", "name")
 
 

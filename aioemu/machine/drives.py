@@ -1,0 +1,196 @@
+"""The disks of one machine: its block graph, the backends of `-drive`, and which device has which.
+
+Nothing of the block layer is loaded before a disk is asked for. Not here: the devices, and what the options mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from aioemu.config import DeviceOptions, MachineConfig
+from aioemu.errors import ConfigError, EmuError
+from aioemu.log import Log
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.backend import Backend
+    from aioemu.blockdev.drive import Drive
+    from aioemu.blockdev.graph import Graph
+    from aioemu.blockdev.node import Node
+
+INTERFACES = ("none", "virtio")  # of -drive; what else QEMU has needs controllers that are not here
+
+
+class Drives:
+    """Opened before the devices, closed after them."""
+
+    def __init__(self, config: MachineConfig, log: Log) -> None:
+        self._config = config
+        self._log = log.to("block")
+        self._graph: Graph | None = None
+        self.backends: dict[str, Backend] = {}  # of -drive, by id
+        self.unnamed: list[Backend] = []  # of devices whose drive= names a node
+        self._tasks: set[asyncio.Task[None]] = set()  # nodes that close because their device went
+        self._automatic: list[tuple[str, Drive]] = []  # drives that are devices as well
+
+    @property
+    def graph(self) -> Graph:
+        """The nodes; made when they are first wanted."""
+        if self._graph is None:
+            from aioemu.blockdev.graph import Graph
+
+            self._graph = Graph(self._log.warning)
+            self._graph.reserved = self.backends.__contains__
+        return self._graph
+
+    @property
+    def used(self) -> bool:
+        """Whether there ever was a disk."""
+        return self._graph is not None
+
+    @property
+    def all(self) -> list[Backend]:
+        """Every backend, named ones first."""
+        return [*self.backends.values(), *self.unnamed]
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open what the configuration has."""
+        for group in self._config.blockdevs:
+            try:
+                await self.graph.add({"driver": group.type, **group.values})
+            except EmuError as exc:
+                raise ConfigError(f"-blockdev {_shown(group.type, group.values)}: {exc}", "-blockdev") from exc
+        for group in self._config.drives:
+            try:
+                await self.add(group.id, group.values)
+            except EmuError as exc:
+                prefix = "" if str(exc).startswith("-drive") else f"-drive {_shown(None, group.values)}: "
+                raise ConfigError(f"{prefix}{exc}", "-drive") from exc
+
+    async def add(self, drive_id: str | None, values: Mapping[str, Any]) -> Backend:
+        """One `-drive`."""
+        from aioemu.blockdev.backend import Backend
+        from aioemu.blockdev.drive import read_drive
+        from aioemu.blockdev.legacy import open_image
+
+        drive = read_drive(drive_id, values)
+        name = self._name(drive)
+        if drive.interface not in INTERFACES:
+            place = f"if={drive.interface},bus=0,unit={drive.index or 0}"
+            raise ConfigError(
+                f"machine type does not support {place}; disks here are if=virtio, or if=none and -device"
+            )
+        backend = Backend(self.graph, name)
+        backend.rerror, backend.werror, backend.writeback = drive.rerror, drive.werror, drive.writeback
+        if drive.file is not None or drive.node.keys() & {"file", "driver"}:
+            node = await open_image(self.graph, drive.file, drive.node)
+            try:
+                backend.insert(node)
+            except BaseException:
+                await self.graph.release(node)
+                raise
+        self.backends[name] = backend
+        if drive.interface == "virtio":
+            self._automatic.append((name, drive))
+        return backend
+
+    def devices(self) -> Iterable[DeviceOptions]:
+        """The devices that `-drive if=virtio` makes."""
+        for name, _ in self._automatic:
+            yield DeviceOptions("virtio-blk", None, None, None, {"drive": name})
+
+    async def flush(self) -> None:
+        """All that guests wrote is on the disks; what cannot be is said and does not stop the others."""
+        for backend in self.all:
+            if backend.edge is not None and not backend.read_only:
+                try:
+                    await backend.flush()
+                except EmuError as exc:
+                    self._log.error("%s: %s", backend.describe(), exc)
+
+    def close(self) -> None:
+        """Let go of everything, at once."""
+        for backend in self.all:
+            backend.eject()
+        self.backends.clear()
+        self.unnamed.clear()
+        if self._graph is not None:
+            self._graph.close_now()
+
+    # ---- devices -----------------------------------------------------------------------------------------------------
+
+    def claim(self, name: str, device: str, driver: str, *, share_rw: bool = False) -> Backend:
+        """The disk that `drive=name` of a device is: a drive's id, or a node's name. ConfigError when it cannot be had.
+
+        `device` is what the backend will say it belongs to; `release` gives it back.
+        """
+        backend = self.backends.get(name)
+        if backend is None:
+            backend = self._unnamed(name, driver)
+        if backend.device is not None:
+            words = f"Drive '{name}' is already in use"
+            if any(name == each for each, _ in self._automatic):
+                words += " because it has been automatically connected to another device"
+                words += " (did you need 'if=none' in the drive options?)"
+            else:
+                words += " by another device"
+            raise ConfigError(words, "-device")
+        try:
+            backend.attach(device, share_rw=share_rw)
+        except BaseException:
+            if not backend.name:
+                backend.eject()
+            raise
+        if not backend.name:
+            self.unnamed.append(backend)
+        return backend
+
+    def release(self, backend: Backend) -> None:
+        """The device is gone, and its drive with it; nodes that have a name of their own stay."""
+        if backend in self.unnamed:
+            self.unnamed.remove(backend)
+        else:
+            self.backends.pop(backend.name, None)
+        node = backend.eject()
+        if node is not None:
+            self._release_soon(node)
+
+    def _release_soon(self, node: Node[Any]) -> None:
+        task = asyncio.get_running_loop().create_task(self.graph.release(node))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _unnamed(self, name: str, driver: str) -> Backend:
+        from aioemu.blockdev.backend import Backend
+        from aioemu.blockdev.permissions import Permission
+
+        node = self.graph.nodes.get(name) if self._graph is not None else None
+        if node is None or not node.opened:
+            raise ConfigError(f"Property '{driver}.drive' can't find value '{name}'", "-device")
+        backend = Backend(self.graph)
+        backend.edge = self.graph.attach(backend, "root", node, Permission.NONE)
+        return backend
+
+    def _name(self, drive: Drive) -> str:
+        """The drive's id, or the one that QEMU would make up."""
+        if drive.id is not None:
+            if drive.id in self.backends:
+                raise ConfigError(f"Duplicate ID '{drive.id}' for drive")
+            if drive.id in self.graph.nodes or drive.node.get("node-name") == drive.id:
+                raise ConfigError(f"Device name '{drive.id}' conflicts with an existing node name")
+            return drive.id
+        prefix = f"{drive.interface}{'-cd' if drive.media == 'cdrom' else ''}"
+        number = 0 if drive.index is None else drive.index
+        while f"{prefix}{number}" in self.backends:
+            number += 1
+        return f"{prefix}{number}"
+
+
+def _shown(kind: str | None, values: Mapping[str, Any]) -> str:
+    """An option as the user knows it again."""
+    words = [kind] if kind else []
+    words += [f"{key}={value}" for key, value in values.items() if isinstance(value, (str, int))]
+    return ",".join(words)

@@ -1,0 +1,156 @@
+"""What a device has of the block graph: the node on top, what it may do there, and what happens when the disk fails.
+
+A backend comes from `-drive` (with a name) or is made for a device whose `drive=` names a node. Requests of the guest
+that the request engine does not answer come through it as coroutines; each is checked against the disk's size here.
+Not here: which device has which backend (machine), the engine, limits (throttle).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from aioemu.blockdev.node import Extent, ExtentKind, Node, check_range
+from aioemu.blockdev.permissions import Edge, Permission
+from aioemu.errors import ConfigError, EmuError, HostError
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.graph import Graph
+
+ErrorPolicy = Literal["report", "ignore", "enospc", "stop"]
+POLICIES = ("report", "ignore", "enospc", "stop")
+
+
+def _nothing(*args: Any) -> None:
+    """Nobody listens."""
+
+
+class Backend:
+    """A device's side of a node. `name` is the drive's id, empty where a node was named."""
+
+    def __init__(self, graph: Graph, name: str = "") -> None:
+        self.graph = graph
+        self.name = name
+        self.device: str | None = None  # id or path of the device that has it
+        self.rerror: ErrorPolicy = "report"
+        self.werror: ErrorPolicy = "enospc"
+        self.writeback = True  # what the device tells the guest of a write cache, unless told otherwise
+        self.edge: Edge | None = None
+        self.on_changed: Callable[[int, int], None] = _nothing  # extents told earlier are void (start, length)
+        self.on_resized: Callable[[int], None] = _nothing
+        self.io_status = "ok"  # or "nospace", "failed": of the last error that stopped the machine
+        self.throttle: Any = None
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    def insert(self, node: Node[Any]) -> None:
+        """Put a node into the drive, as its monitor: it lives as long as the backend, and bars nobody."""
+        used = Permission.CONSISTENT_READ | (Permission.NONE if node.read_only else Permission.WRITE)
+        self.edge = self.graph.attach(self, "root", node, used)
+
+    def attach(self, device: str, *, share_rw: bool = False, resizable: bool = True) -> None:
+        """A device takes the disk: nobody else writes, unless all agree to share."""
+        if self.device is not None:
+            raise ConfigError(f"Drive '{self.name}' is already in use by another device")
+        if self.edge is None:
+            raise ConfigError("Device needs media, but drive is empty")
+        self.device = device
+        shared = Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED
+        shared |= Permission.RESIZE if resizable else Permission.NONE
+        shared |= Permission.WRITE if share_rw else Permission.NONE
+        used = Permission.CONSISTENT_READ | (Permission.NONE if self.read_only else Permission.WRITE)
+        try:
+            self.graph.permit(self.edge, used, shared)
+        except BaseException:
+            self.device = None
+            raise
+
+    def detach(self) -> None:
+        """The device is gone: what it told of itself is forgotten."""
+        self.device = None
+        self.on_changed = self.on_resized = _nothing
+        if self.edge is not None:
+            self.graph.permit(self.edge, Permission.NONE, Permission.ALL)
+
+    def eject(self) -> Node[Any] | None:
+        """Let go of the node; whoever calls this releases it."""
+        edge, self.edge = self.edge, None
+        if edge is None:
+            return None
+        self.graph.detach(edge)
+        return edge.child
+
+    def describe(self) -> str:
+        who = self.name or self.device
+        return f"block device '{who}'" if who else "an unnamed block device"
+
+    def child_changed(self, role: str, start: int, length: int) -> None:
+        self.on_changed(start, length)
+
+    def child_resized(self, role: str, size: int) -> None:
+        self.on_resized(size)
+
+    # ---- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node[Any]:
+        """The node on top. EmuError where there is none."""
+        if self.edge is None:
+            raise EmuError(f"{self.describe()} has no medium")
+        return self.edge.child
+
+    @property
+    def size(self) -> int:
+        return self.node.size
+
+    @property
+    def read_only(self) -> bool:
+        return self.node.read_only
+
+    @property
+    def request_alignment(self) -> int:
+        return self.node.request_alignment
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+
+    async def read(self, offset: int, size: int) -> bytes:
+        check_range(self.node, offset, size)
+        return await self.node.read(offset, size)
+
+    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self._check_write(offset, len(data))
+        options = self.node.options
+        if options.detect_zeroes != "off" and _all_zeroes(data):
+            await self.node.write_zeroes(offset, len(data), unmap=options.detect_zeroes == "unmap")
+        else:
+            await self.node.write(offset, data)
+
+    async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
+        self._check_write(offset, size)
+        await self.node.write_zeroes(offset, size, unmap=unmap)
+
+    async def discard(self, offset: int, size: int) -> None:
+        self._check_write(offset, size)
+        await self.node.discard(offset, size)
+
+    async def flush(self) -> None:
+        await self.node.flush()
+
+    async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
+        """Where a range sits, for the request engine; ASK where each request has to come through here."""
+        node = self.node
+        check_range(node, offset, 1)
+        if node.options.detect_zeroes != "off" and not self.read_only:
+            return Extent(0, node.size, ExtentKind.ASK)
+        return await node.extent(offset, size, write=write)
+
+    def _check_write(self, offset: int, size: int) -> None:
+        check_range(self.node, offset, size)
+        if self.read_only:
+            raise HostError(f"{self.describe()}: write to a read-only disk", errno.EPERM)
+
+
+def _all_zeroes(data: bytes | bytearray | memoryview) -> bool:
+    """Whether there is nothing but zeroes."""
+    return not bytes(data).strip(b"\0")

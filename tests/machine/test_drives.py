@@ -1,0 +1,142 @@
+"""The disks of a machine: -blockdev and -drive as launchers write them, and which device may have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aioemu.cli.command_line import read_command_line
+from aioemu.errors import ConfigError
+from aioemu.machine.machine import Machine
+from aioemu.machine.served import SERVED
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.img"
+    path.write_bytes(bytes(MIB))
+    return path
+
+
+def machine(*words: str) -> Machine:
+    """A machine without board and processor."""
+    return Machine(read_command_line(["-machine", "none", *words])[0])
+
+
+async def refusal(*words: str) -> str:
+    """Why a machine with these options cannot be."""
+    made = machine(*words)
+    with pytest.raises(ConfigError) as caught:
+        await made.open()
+    assert not made.drives.used or not made.drives.graph.nodes
+    return str(caught.value)
+
+
+async def test_nodes_and_drives_are_there(image: Path) -> None:
+    """Both grammars; a drive that nobody named has the name that QEMU gives it."""
+    made = machine(
+        *("-blockdev", f"driver=file,node-name=f,filename={image}"),
+        *("-blockdev", '{"driver": "raw", "node-name": "r", "file": "f", "read-only": true}'),
+        *("-blockdev", f"raw,node-name=w,file.driver=file,file.filename={image},offset=512,size=1024"),
+        *("-drive", f"file={image},if=none,format=raw,cache=none,node-name=d0,discard=unmap,detect-zeroes=unmap"),
+        *("-drive", f"file={image},if=none,id=d1,format=raw,file.driver=file,cache=unsafe,werror=stop,readonly=on"),
+        *("-drive", "if=none,id=empty"),
+    )
+    await made.open()
+    try:
+        nodes = made.drives.graph.nodes
+        assert {"f", "r", "w", "d0"} <= set(nodes)
+        assert list(made.drives.backends) == ["none0", "d1", "empty"]
+        assert nodes["d0"].options.cache.direct
+        assert nodes["d0"].options.detect_zeroes == "unmap"
+        second = made.drives.backends["d1"]
+        assert (second.werror, second.rerror, second.read_only) == ("stop", "report", True)
+        assert second.node.file.options.cache.no_flush
+        assert await made.drives.backends["none0"].read(0, 512) == bytes(512)
+    finally:
+        made.close()
+    assert not nodes
+
+
+async def test_a_device_takes_a_drive_and_gives_it_back(image: Path) -> None:
+    """One device at a time; what names a node leaves the node."""
+    made = machine(
+        *("-blockdev", f"raw,node-name=n,file.driver=file,file.filename={image}"),
+        *("-drive", f"file={image},if=none,id=d,format=raw,file.locking=off"),
+        *("-drive", "if=none,id=empty"),
+    )
+    await made.open()
+    drives = made.drives
+    try:
+        first = drives.claim("n", "blk0", "virtio-blk-pci")
+        with pytest.raises(ConfigError, match="Permission conflict on node 'n'"):
+            drives.claim("n", "blk1", "virtio-blk-pci")
+        drives.release(first)
+        shared = [drives.claim("n", name, "virtio-blk-pci", share_rw=True) for name in ("a", "b")]
+        for each in shared:
+            drives.release(each)
+        drives.claim("d", "blk2", "virtio-blk-pci")
+        with pytest.raises(ConfigError, match="Drive 'd' is already in use by another device"):
+            drives.claim("d", "blk3", "virtio-blk-pci")
+        with pytest.raises(ConfigError, match=r"Property 'virtio-blk-pci.drive' can't find value 'zz'"):
+            drives.claim("zz", "blk4", "virtio-blk-pci")
+        with pytest.raises(ConfigError, match="Device needs media, but drive is empty"):
+            drives.claim("empty", "blk5", "virtio-blk-pci")
+        assert "n" in drives.graph.nodes
+        assert [each.name for each in drives.all] == ["d", "empty"]
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize(  # the texts of QEMU 10.0
+    ("words", "message"),
+    [
+        ("discard=bla", "Invalid discard option"),
+        ("detect-zeroes=unmap", "setting detect-zeroes to unmap is not allowed without setting discard operation"),
+        ("werror=bla", "'bla' invalid write error action"),
+        ("rerror=enospc", "'enospc' invalid read error action"),
+        ("cache=bla", "invalid cache option"),
+        ("if=bla", "unsupported bus type 'bla'"),
+        ("if=ide", "machine type does not support if=ide,bus=0,unit=0"),
+        ("media=bla", "'bla' invalid media"),
+        ("aio=bla", "invalid aio option"),
+        ("format=bla", "Unknown driver 'bla'"),
+        ("format=raw,foo=1", "Block format 'raw' does not support the option 'foo'"),
+        ("index=1,unit=1", "index cannot be used with bus and unit"),
+        ("cache.direct=x", "Parameter 'cache.direct' expects 'on' or 'off'"),
+        ("node-name=4a", "Invalid node-name: '4a'"),
+        ("driver=raw,format=raw", "Cannot specify both 'driver' and 'format'"),
+        ("file.filename=/x", "Can't specify 'file' and 'filename' options at the same time"),
+        ("file.foo=1,format=raw", "Block protocol 'file' doesn't support the option 'foo'"),
+        (
+            "aio=native,format=raw",
+            "aio=native was specified, but it requires cache.direct=on, which was not specified.",
+        ),
+        ("force-share=on,format=raw", "force-share=on can only be used with read-only images"),
+        ("size=1,format=raw", "Specified size is not multiple of 512"),
+        ("offset=3M,format=raw", "Offset (3145728) cannot be greater than size of the containing file (1048576)"),
+        ("format=null-co", "The only allowed filename for this driver is 'null-co://'"),
+        ("snapshot=on", "snapshot=on is not available"),
+    ],
+)
+async def test_mistakes_are_named(image: Path, words: str, message: str) -> None:
+    """What cannot be is refused before anything runs, in words that people have met."""
+    prefix = "if=none," if "if=" not in words else ""
+    assert message in await refusal("-drive", f"file={image},{prefix}id=d,{words}")
+
+
+async def test_names_do_not_collide(image: Path) -> None:
+    """Drives and nodes share one space of names."""
+    found = await refusal("-blockdev", "driver=null-co,node-name=d", "-drive", f"file={image},if=none,id=d,format=raw")
+    assert "Device name 'd' conflicts with an existing node name" in found
+    found = await refusal("-drive", f"file={image},if=none,id=d,format=raw,node-name=d")
+    assert "Device name 'd' conflicts with an existing node name" in found
+    assert "'node-name' must be specified for the root node" in await refusal("-blockdev", "driver=null-co")
+
+
+def test_both_options_are_served() -> None:
+    """A machine with disks is not refused."""
+    assert {"drive", "blockdev"} <= SERVED
