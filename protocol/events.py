@@ -84,6 +84,12 @@ class GuestPanicked(Record):
     action: GuestPanicAction
 
 
+class GuestCrashloaded(Record):
+    """The guest's kernel gave up, and a crash kernel takes over."""
+
+    action: GuestPanicAction
+
+
 class Watchdog(Record):
     """A watchdog fired."""
 
@@ -131,10 +137,11 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("STOP", Stop),
     EventClass("RESUME", Resume),
     EventClass("GUEST_PANICKED", GuestPanicked),
+    EventClass("GUEST_CRASHLOADED", GuestCrashloaded),
     EventClass("WATCHDOG", Watchdog, needs=("watchdog",), limited=True),
     EventClass("RTC_CHANGE", RtcChange, needs=("rtc",), limited=True),
-    EventClass("BALLOON_CHANGE", BalloonChange, needs=("balloon",), limited=True),
-    EventClass("VSERPORT_CHANGE", VserportChange, needs=("vserport",), limited=True, key="id"),
+    EventClass("BALLOON_CHANGE", BalloonChange, needs=("find_balloon",), limited=True),
+    EventClass("VSERPORT_CHANGE", VserportChange, needs=("devices",), limited=True, key="id"),
     EventClass("DEVICE_DELETED", DeviceDeleted, needs=("devices",)),
     EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
 )

@@ -87,11 +87,44 @@ class Registers(Protocol):
     def __call__(self, vcpu: int) -> str: ...
 
 
+class LiveProperty(Protocol):
+    """What can be read, and perhaps set, of something that runs."""
+
+    kind: str
+    about: str
+
+    def read(self) -> Any: ...
+
+    @property
+    def write(self) -> Callable[[Any], None] | None:
+        """Sets it, or None where it cannot be set."""
+
+
+class HeldObject(Protocol):
+    """One object: its type, what it was made of, what can be seen of it."""
+
+    @property
+    def kind(self) -> Any:
+        """Its type, which has a `name`."""
+
+    def values(self) -> Mapping[str, Any]:
+        """What it was made of, by the names of -object."""
+
+    def live(self) -> Mapping[str, LiveProperty]:
+        """What can be read and set while it is there."""
+
+
 class Objects(Protocol):
-    """Objects of `-object` by id (attribute `objects`): iothreads, memory back ends, secrets ..."""
+    """Objects of `-object` by id (attribute `objects`): iothreads, memory back ends, entropy ..."""
 
     def types(self) -> Sequence[str]:
         """The types that `add` takes."""
+
+    def names(self) -> Mapping[str, str]:
+        """Every object's id and type."""
+
+    def find(self, name: str) -> HeldObject:
+        """One of them."""
 
     def add(self, kind: str, object_id: str, values: Mapping[str, Any]) -> Awaitable[None]:
         """Make one; EmuError when it cannot be."""
@@ -101,14 +134,10 @@ class Objects(Protocol):
 
 
 class IoThread(Protocol):
-    """One line of query-iothreads (attribute `iothreads`: a sequence of these)."""
+    """A thread that serves devices (attribute `iothreads`: by id)."""
 
-    id: str
     thread_id: int
-    poll_max_ns: int
-    poll_grow: int
-    poll_shrink: int
-    aio_max_batch: int
+    properties: Any  # poll_max_ns and so on, as attributes
 
 
 class Devices(Protocol):
@@ -120,17 +149,25 @@ class Devices(Protocol):
     def path(self, name: str) -> str:
         """Where one is in the object tree: by its id, or by a number if it has none."""
 
-    def properties(self, name: str) -> Any:
-        """What was set on one: a frozen dataclass whose fields are the properties of -device."""
-
-    def device(self, name: str) -> Any:
-        """The device itself, for the few properties that come from what it does."""
+    def describe(self, name: str) -> Mapping[str, LiveProperty]:
+        """What can be read, and perhaps set, of one: the properties of -device, and those of what it does."""
 
     def add(self, driver: str, name: str | None, bus: str | None, values: Mapping[str, Any]) -> None:
         """Plug one in; EmuError when that cannot be."""
 
     def remove(self, name: str) -> None:
         """Ask the guest to let one go; EmuError when it cannot be asked."""
+
+
+class Balloon(Protocol):
+    """A balloon in the guest (`find_balloon()` gives the first, or None)."""
+
+    @property
+    def actual_bytes(self) -> int:
+        """What the guest has, as it says."""
+
+    def set_target(self, target_bytes: int) -> None:
+        """Ask it to have so much."""
 
 
 class Keys(Protocol):

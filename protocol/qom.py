@@ -1,7 +1,6 @@
 """The object tree: what a path names, typed properties, and the tree of a machine that has none of its own.
 
-A machine that describes itself (attribute `qom`) is shown as it says; else the tree has what the protocol itself can
-see: the board's options, the processors, the chardevs.
+A machine that describes itself (attribute `qom`) is shown as it says; else the tree is `qom_tree.py`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioemu.errors import MonitorError
-from aioemu.protocol.machine import Devices, Machine, QomObject, QomProperty
+from aioemu.protocol.machine import Machine, QomObject, QomProperty
 from aioemu.protocol.schema import BOOL, INT, STR, Integer, IntRange, Type
 
 TYPES: Mapping[str, Type] = {
@@ -81,7 +80,11 @@ def set_property(node: QomObject, name: str, value: Any) -> None:
 def root_of(machine: Machine) -> QomObject:
     """The machine's tree."""
     own: QomObject | None = getattr(machine, "qom", None)
-    return own if own is not None else _plain_root(machine)
+    if own is not None:
+        return own
+    from aioemu.protocol.qom_tree import tree_of  # few ask
+
+    return tree_of(machine)
 
 
 def _descend(node: QomObject | None, parts: list[str]) -> QomObject | None:
@@ -96,31 +99,3 @@ def _walk(node: QomObject, path: str) -> Iterator[tuple[str, QomObject]]:
     yield path, node
     for name, child in node.children().items():
         yield from _walk(child, f"{path}/{name}")
-
-
-def _plain_root(machine: Machine) -> Node:
-    config = machine.config
-    board = Node(f"{config.machine.type or 'none'}-machine")
-    for name, value in (("kernel", config.boot.kernel), ("initrd", config.boot.initrd), ("append", config.boot.append)):
-        board.own[name] = Property("string", lambda value=value: str(value or ""))  # type: ignore[misc]
-    vcpus = {
-        f"device[{vcpu.index}]": Node("cpu", {"thread-id": Property("int", lambda vcpu=vcpu: vcpu.thread_id)})  # type: ignore[misc]
-        for vcpu in getattr(machine, "vcpus", None) or ()
-    }
-    devices = getattr(machine, "devices", None)
-    board.inner = {name: _peripherals(devices, f"/machine/{name}/") for name in ("peripheral", "peripheral-anon")}
-    board.inner["unattached"] = Node("container", inner=dict(vcpus))
-    chardevs = Node("container", listing=lambda: {each.label: Node("chardev") for each in machine.chardevs.query()})
-    return Node("container", inner={"machine": board, "objects": Node("container"), "chardevs": chardevs})
-
-
-def _peripherals(devices: Devices | None, under: str) -> Node:
-    """The devices whose path begins with (under)."""
-    if devices is None:
-        return Node("container")
-
-    def listing() -> Mapping[str, QomObject]:
-        found = ((devices.path(name), model) for name, model in devices.names().items())
-        return {path.removeprefix(under): Node(model) for path, model in found if path.startswith(under)}
-
-    return Node("container", listing=listing)

@@ -7,8 +7,10 @@ shows. Every value is checked against that type; errors name the device and the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from msgspec import Struct
 
 from aioemu.config.grammar import did_you_mean, parse_bool, parse_number, parse_size
 from aioemu.errors import ConfigError
@@ -39,6 +41,30 @@ def read_properties(driver: str, schema: type[Any], given: Mapping[str, Any]) ->
             raise ConfigError(f"Property '{driver}.{key}' not found{did_you_mean(key, known)}", option="-device")
         values[field.name] = _typed(f"{driver}.{key}", value, field.metadata)
     return schema(**values)
+
+
+def property_values(given: Any) -> dict[str, Any]:
+    """Properties that were read, by their names; what was not given and has no default is left out."""
+    found = ((field.name.replace("_", "-"), getattr(given, field.name)) for field in dataclasses.fields(given))
+    return {name: value for name, value in found if value is not None}
+
+
+class Live(Struct, frozen=True):
+    """A property of what runs: read at any time, and set where `write` is. `kind` is a property's, or `object`."""
+
+    kind: str
+    read: Callable[[], Any]
+    write: Callable[[Any], None] | None = None
+    about: str = ""
+
+
+def describe_live(given: Any) -> dict[str, Live]:
+    """Properties that were read, as what runs shows them."""
+
+    def shown(field: dataclasses.Field[Any]) -> Live:
+        return Live(field.metadata["kind"], lambda: getattr(given, field.name), None, field.metadata["about"])
+
+    return {field.name.replace("_", "-"): shown(field) for field in dataclasses.fields(given)}
 
 
 def describe_properties(schema: type[Any]) -> list[str]:

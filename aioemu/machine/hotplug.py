@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aioemu.config import DeviceOptions
 from aioemu.config.grammar import did_you_mean
+from aioemu.devices.properties import Live, describe_live
 from aioemu.errors import ConfigError, EmuError, GuestError
 from aioemu.log import Event
 
@@ -48,13 +49,15 @@ class HotPlug:
         plugged = self._site.plugged.get(name)
         return plugged.path if plugged is not None else f"/machine/peripheral/{name}"
 
-    def properties(self, name: str) -> Any:
-        """What `-device` set on a device, as the frozen dataclass of its model."""
-        return self._site.plugged[name].properties
-
-    def device(self, name: str) -> Any:
-        """The device itself."""
-        return self._site.devices[name]
+    def describe(self, name: str) -> Mapping[str, Live]:
+        """What can be read, and perhaps set, of a device: the properties of -device, and those of what it does."""
+        plugged = self._site.plugged[name]
+        found = describe_live(plugged.properties)
+        can_go = plugged.kind.bus in AT_ONCE or ("PCI" in plugged.kind.bus and plugged.kind.name not in STAYS)
+        for about, value in (("realized", True), ("hotplugged", plugged.hot), ("hotpluggable", can_go)):
+            found[about] = Live("bool", lambda value=value: value)  # type: ignore[misc]
+        own = getattr(self._site.devices[name], "live", None)
+        return {**found, **(own() if own is not None else {})}
 
     def add(self, driver: str, name: str | None, bus: str | None, values: Mapping[str, Any]) -> None:
         """Plug in a device. EmuError when that cannot be."""

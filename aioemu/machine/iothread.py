@@ -8,15 +8,16 @@ what is served. Whoever put something into a context takes it out before the con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aioemu._core import ffi, lib
-from aioemu.config import OptionGroup
-from aioemu.devices.properties import prop, read_properties
+from aioemu.devices.properties import Live, prop
 from aioemu.errors import ConfigError, HostError
 
+INT64_MAX = (1 << 63) - 1
 REACTOR_BUDGET_NS = 500_000  # of one call: then the loop's other business has its turn
 REACTOR_POLL_NS = 50_000  # how long it looks for more at most: falling asleep and waking up costs about as much
 
@@ -25,7 +26,7 @@ REACTOR_POLL_NS = 50_000  # how long it looks for more at most: falling asleep a
 class IoThreadProperties:
     """How an iothread looks for work before it sleeps: QEMU's properties and defaults."""
 
-    poll_max_ns: int = prop(32768, "uint64", "longest look before sleeping", most=(1 << 63) - 1)
+    poll_max_ns: int = prop(32768, "uint64", "longest look before sleeping", most=INT64_MAX)
     poll_grow: int = prop(0, "uint32", "factor by which a look grows; 0: 2")
     poll_shrink: int = prop(0, "uint32", "divisor by which it shrinks; 0: to nothing at once")
     aio_max_batch: int = prop(0, "uint32", "requests handed to the kernel at once; 0: the back end's choice")
@@ -74,6 +75,20 @@ class IoThread:
         p = properties
         lib.core_io_set_poll(self.ptr, p.poll_max_ns, p.poll_grow, p.poll_shrink, p.aio_max_batch)
 
+    def live(self) -> Mapping[str, Live]:
+        """Its properties, which may be set while it runs."""
+        fields = dataclasses.fields(self.properties)
+        found = {f.name.replace("_", "-"): self._live(f.name, f.metadata) for f in fields}
+        return {**found, "thread-id": Live("int", lambda: self.thread_id)}
+
+    def _live(self, name: str, about: Mapping[str, Any]) -> Live:
+        def write(value: int) -> None:
+            if not 0 <= value <= INT64_MAX:
+                raise ConfigError(f"{name.replace('_', '-')} value must be in range [0, {INT64_MAX}]")
+            self.set_properties(dataclasses.replace(self.properties, **{name: value}))
+
+        return Live("int", lambda: getattr(self.properties, name), write, about["about"])
+
     def close(self) -> None:
         """End the thread and free the context; may be called twice."""
         if self.ptr != ffi.NULL:
@@ -84,20 +99,14 @@ class IoThread:
 class IoThreads(dict[str, IoThread]):
     """A machine's iothreads by id."""
 
-    def add(self, name: str, values: Mapping[str, Any]) -> IoThread:
-        """Make one. ConfigError for a property that is unknown or cannot be."""
-        try:
-            properties = read_properties("iothread", IoThreadProperties, values)
-        except ConfigError as exc:
-            raise ConfigError(str(exc), "-object") from exc
+    def add(self, name: str, properties: IoThreadProperties) -> IoThread:
+        """Start one."""
         self[name] = IoThread(name, properties)
         return self[name]
 
-    def add_all(self, objects: Iterable[OptionGroup]) -> None:
-        """Those among the objects of a configuration."""
-        for group in objects:
-            if group.type == "iothread":
-                self.add(group.id or "", group.values)
+    def end(self, name: str) -> None:
+        """End one that nobody uses."""
+        self.pop(name).close()
 
     def close(self) -> None:
         """End them all."""

@@ -32,6 +32,7 @@ from aioemu.machine.iothread import IoThreads
 from aioemu.machine.kit import Kit, Wishes
 from aioemu.machine.memory import make_memory
 from aioemu.machine.native import Native, Stop, StopKind
+from aioemu.machine.objects import Objects
 from aioemu.machine.report import describe_stop
 from aioemu.machine.runstate import Cause, ExitStatus, RunState
 from aioemu.machine.serial import SerialPorts
@@ -41,6 +42,7 @@ from aioemu.machine.vcpus import enter
 from aioemu.memory.guest import GuestMemory
 
 if TYPE_CHECKING:
+    from aioemu.devices.virtio.balloon import VirtioBalloon
     from aioemu.machine.keys import Typist
 
 RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
@@ -66,11 +68,12 @@ class Machine:
         self.actions = config.actions
         self._reset_wanted = False
         self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape))
-        self.iothreads = IoThreads()
+        self.iothreads: IoThreads = IoThreads()
         self.drives = Drives(config, self.log)
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
         self.memory: GuestMemory
+        self.objects: Objects
         self.clock: VirtualClock
         self.kit: Kit
         self.site: Site
@@ -113,9 +116,12 @@ class Machine:
         self.native = Native(max(1, config.smp.maxcpus), self.log, self._on_stop)
         self._closers.append(self.native.close)
         self._closers.append(self.iothreads.close)
-        self.iothreads.add_all(config.objects)
         self.accelerator.attach(self.native.ptr, self.board.needs)
-        self.memory = make_memory(self.native.ptr, config, self.board)
+        self.objects = Objects(self)
+        self._closers.append(self.objects.close)
+        for group in config.objects:
+            self.objects.make(group)
+        self.memory = make_memory(self.native.ptr, config, self.board, self.objects)
         self._closers.append(self.memory.close)
         self._add_vcpus()
         self.clock = VirtualClock(self.native.ptr)
@@ -125,7 +131,7 @@ class Machine:
         self.kit = self._make_kit()
         self._closers.append(self.kit.close)
         self.board.build(self.kit)
-        self.site = Site(self.kit, self.board, self.serial)
+        self.site = Site(self.kit, self.board, self.serial, self.objects)
         if config.debugcon is not None:
             self.site.add_debugcon(config.debugcon)
         for device in (*self.drives.devices(), *config.devices):
@@ -259,6 +265,11 @@ class Machine:
     def devices(self) -> HotPlug:
         """What adds and removes devices while the guest runs."""
         return HotPlug(self.site, self.emit)
+
+    def find_balloon(self) -> VirtioBalloon | None:
+        """The first balloon device."""
+        found = (device for device in self.site.devices.values() if hasattr(device, "actual_bytes"))
+        return next(found, None)
 
     def registers(self, vcpu: int) -> str:
         """A vCPU's registers as text; while it stands still."""

@@ -19,6 +19,7 @@ from aioemu.machine.board import Board
 from aioemu.machine.boards.legacy import UART_PORTS, PanicWires, place_uart
 from aioemu.machine.clock import VirtualClock
 from aioemu.machine.kit import Kit
+from aioemu.machine.objects import Objects
 from aioemu.machine.serial import SerialPorts
 
 if TYPE_CHECKING:
@@ -64,15 +65,17 @@ class Plugged(Struct, frozen=True):
     path: str  # in the object tree
     properties: Any  # those of -device
     parent: str | None  # the device whose bus it is on, where that is no PCI bus
+    hot: bool  # it came while the guest could run
 
 
 class Site:
     """Where devices go on one machine."""
 
-    def __init__(self, kit: Kit, board: Board, serial: SerialPorts) -> None:
+    def __init__(self, kit: Kit, board: Board, serial: SerialPorts, objects: Objects) -> None:
         self.kit = kit
         self.board = board
         self.serial = serial
+        self.objects = objects
         self.panic = PanicWires(kit)
         self._virtio: VirtioBay | None = None
         self.buses: dict[str, PciBus] = {}
@@ -81,6 +84,7 @@ class Site:
         self.plugged: dict[str, Plugged] = {}  # the same devices as they were asked for
         self._parent: str | None = None
         self._nameless = 0
+        self._settled = False
         self._options = DeviceOptions("")
         root = getattr(board, "pci_bus", None)
         if root is not None:
@@ -110,7 +114,7 @@ class Site:
             self._nameless += 1
         self.devices[name] = device
         self.drivers[name] = kind.name
-        self.plugged[name] = Plugged(kind, path, properties, self._parent)
+        self.plugged[name] = Plugged(kind, path, properties, self._parent, self._settled)
         return device
 
     def _make_name(self, driver: str) -> str:
@@ -120,6 +124,7 @@ class Site:
 
     def settle(self) -> None:
         """All that the configuration has is plugged in: slots are as a guest finds them at power-on."""
+        self._settled = True
         for bus in self.buses.values():
             slot = getattr(bus.bridge, "express", None)
             if slot is not None:
@@ -186,11 +191,15 @@ class Site:
             self.plug(name, self._virtio.function(name, device, vectors))
         return device
 
-    def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
-        for group in self.kit.config.objects:
-            if group.id == name:
-                return group.type or "", dict(group.values)
-        raise ConfigError(f"{about}: there is no -object with id '{name}'", "-device")
+    def object(self, name: str, kinds: tuple[str, ...]) -> Any:
+        """The object called `name`, of one of these types; it stays as long as the device that is being made."""
+        kind = self.objects.names().get(name)
+        if kind not in kinds:
+            what = "there is no such object" if kind is None else f"it is of type {kind}"
+            raise ConfigError(f"Device '{self._options.driver}' needs {' or '.join(kinds)}, not '{name}': {what}")
+        held, release = self.objects.use(name, self._options.driver)
+        self.kit.closers.on_leave(release)
+        return held.made
 
     @property
     def memory_bytes(self) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from aioemu.errors import HostError, MonitorError
-from aioemu.protocol.machine import Machine, Memory, VirtualMemory
+from aioemu.protocol.machine import Machine, Memory, Objects, VirtualMemory
 from aioemu.protocol.registry import command
-from aioemu.protocol.schema import Record, Size, Union
+from aioemu.protocol.schema import Record, Size, UInt16, Union
 
 PIECE_BYTES = 4 << 20  # copied in one go between two looks at the loop
 ADDRESS_LIMIT = 1 << 64
@@ -98,6 +98,50 @@ def query_memory_devices(machine: Machine) -> list[MemoryDeviceInfo]:
     return []
 
 
+class HostMemPolicy(StrEnum):
+    """Which of the host's nodes memory comes from."""
+
+    DEFAULT = "default"
+    PREFERRED = "preferred"
+    BIND = "bind"
+    INTERLEAVE = "interleave"
+
+
+class Memdev(Record):
+    """A memory back end."""
+
+    size: Size
+    merge: bool
+    dump: bool
+    prealloc: bool
+    share: bool
+    host_nodes: list[UInt16]
+    policy: HostMemPolicy
+    id: str | None = None
+    reserve: bool | None = None
+
+
+class ObjectsMachine(Machine):
+    """A machine that tells its objects."""
+
+    objects: Objects
+
+
+@command("query-memdev", needs=("objects",))
+def query_memdev(machine: ObjectsMachine) -> list[Memdev]:
+    """List the memory back ends."""
+    return [
+        _memdev(name, machine.objects.find(name).values())
+        for name, kind in machine.objects.names().items()
+        if kind.startswith("memory-backend-")
+    ]
+
+
+def _memdev(name: str, values: Mapping[str, Any]) -> Memdev:
+    flags = {key: bool(values[key]) for key in ("merge", "dump", "prealloc", "share")}
+    return Memdev(id=name, size=values["size"], host_nodes=[], policy=HostMemPolicy.DEFAULT, reserve=False, **flags)
+
+
 @command("pmemsave", needs=("memory",))
 async def pmemsave(machine: PhysicalMachine, args: Pmemsave) -> None:
     """Write guest-physical memory into a file."""
@@ -126,4 +170,4 @@ async def _save(address: int, size: int, path: str, read: Callable[[int, int], b
         raise HostError(f"Could not open '{path}'", exc.errno) from exc
 
 
-COMMANDS = (query_memory_size_summary, query_memory_devices, pmemsave, memsave)
+COMMANDS = (query_memory_size_summary, query_memory_devices, query_memdev, pmemsave, memsave)

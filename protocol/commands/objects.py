@@ -45,6 +45,8 @@ async def object_add(machine: ObjectsMachine, args: ObjectAdd) -> None:
         raise MonitorError(f"Parameter 'qom-type' does not accept value '{args.qom_type}'")
     if not _IDENTIFIER.fullmatch(args.id):
         raise MonitorError("Parameter 'id' expects an identifier")
+    if args.id in machine.objects.names():
+        raise MonitorError(f"attempt to add duplicate property '{args.id}' to object (type 'container')")
     await machine.objects.add(args.qom_type, args.id, args.extra)
 
 

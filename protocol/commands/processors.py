@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aioemu.protocol.commands.identity import SysEmuTarget
 from aioemu.protocol.machine import IoThread, Machine, Vcpu
@@ -63,7 +63,7 @@ class VcpusMachine(Machine):
 class IoThreadsMachine(Machine):
     """A machine that tells its iothreads."""
 
-    iothreads: Sequence[IoThread]
+    iothreads: Mapping[str, IoThread]
 
 
 @command("query-cpus-fast", needs=("vcpus",))
@@ -84,8 +84,11 @@ def query_cpus_fast(machine: VcpusMachine) -> list[CpuInfoFast]:
 @command("query-iothreads", needs=("iothreads",))
 def query_iothreads(machine: IoThreadsMachine) -> list[IoThreadInfo]:
     """List the threads that serve devices."""
-    names = IoThreadInfo.__struct_fields__
-    return [IoThreadInfo(**{name: getattr(each, name) for name in names}) for each in machine.iothreads]
+    names = ("poll_max_ns", "poll_grow", "poll_shrink", "aio_max_batch")
+    return [
+        IoThreadInfo(id=name, thread_id=each.thread_id, **{key: getattr(each.properties, key) for key in names})
+        for name, each in machine.iothreads.items()
+    ]
 
 
 @command("query-hotpluggable-cpus", needs=("vcpus",))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aioemu.protocol.commands import (
     actions,
+    balloon,
     chardevs,
     control,
     descriptors,
@@ -27,6 +28,7 @@ COMMANDS: tuple[Command, ...] = (
     *actions.COMMANDS,
     *processors.COMMANDS,
     *memory.COMMANDS,
+    *balloon.COMMANDS,
     *chardevs.COMMANDS,
     *descriptors.COMMANDS,
     *devices.COMMANDS,

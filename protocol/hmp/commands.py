@@ -159,6 +159,14 @@ _FILE = parameters("val:number", "size:number", "filename")
 _FORMATTED = parameters("format:format", "address:number")
 
 COMMANDS: tuple[HmpCommand, ...] = (
+    HmpCommand(
+        "balloon",
+        "target",
+        "request VM to change its memory allocation (in MB)",
+        _silent("balloon", lambda values: {"value": values["value"] << 20}),
+        parameters("value:number"),
+        ("balloon",),
+    ),
     HmpCommand("chardev-add", "args", "add chardev", _chardev_add, parameters("args:rest"), ("chardev-add",)),
     HmpCommand(
         "chardev-remove", "id", "remove chardev", _silent("chardev-remove"), parameters("id"), ("chardev-remove",)

@@ -44,6 +44,19 @@ async def _history(interpreter: Interpreter, values: Values) -> str:
     return "".join(f"{at}: '{line}'\n" for at, line in enumerate(interpreter.history))
 
 
+async def _balloon(interpreter: Interpreter, values: Values) -> str:
+    return f"balloon: actual={(await interpreter.qmp('query-balloon')).actual >> 20}\n"
+
+
+async def _memdev(interpreter: Interpreter, values: Values) -> str:
+    out = []
+    for each in await interpreter.qmp("query-memdev"):
+        flags = {name: "true" if getattr(each, name) else "false" for name in ("merge", "dump", "prealloc", "share")}
+        lines = [f"memory backend: {each.id}", f"  size:  {each.size}", *(f"  {n}: {v}" for n, v in flags.items())]
+        out.append("\n".join([*lines, "  policy: default", "  host nodes:", ""]))
+    return "\n".join(out)
+
+
 async def _iothreads(interpreter: Interpreter, values: Values) -> str:
     out = []
     for each in await interpreter.qmp("query-iothreads"):
@@ -111,6 +124,7 @@ def _report(name: str) -> Run:
 
 
 INFO: tuple[HmpCommand, ...] = (
+    HmpCommand("balloon", "", "show balloon information", _balloon, qmp=("query-balloon",)),
     HmpCommand("chardev", "", "show the character devices", _chardev, qmp=("query-chardev",)),
     HmpCommand("cpus", "", "show infos for each CPU", _cpus, qmp=("query-cpus-fast",)),
     HmpCommand("history", "", "show the command line history", _history),
@@ -124,6 +138,7 @@ INFO: tuple[HmpCommand, ...] = (
     HmpCommand("iothreads", "", "show iothreads", _iothreads, qmp=("query-iothreads",)),
     HmpCommand("irq", "", "show the interrupts statistics", _report("irqs"), needs=("irqs",)),
     HmpCommand("kvm", "", "show KVM information", _kvm, qmp=("query-kvm",)),
+    HmpCommand("memdev", "", "show memory backends", _memdev, qmp=("query-memdev",)),
     HmpCommand(
         "memory_size_summary",
         "",

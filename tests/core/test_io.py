@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aioemu.config import OptionGroup
-from aioemu.errors import ConfigError
-from aioemu.machine.iothread import IoThreads, ReactorIo
+from aioemu.machine.iothread import IoThreadProperties, IoThreads, ReactorIo
 
 CORE = Path(__file__).resolve().parents[2] / "aioemu" / "core"
 FLAGS = "-std=gnu11 -D_GNU_SOURCE= -g -O1 -fno-sanitize-recover=all -pthread".split()
@@ -37,7 +35,7 @@ def test_every_ring_is_served_and_nothing_after_removal(program: Path, driver: s
 def test_an_iothread_is_a_thread_of_that_name() -> None:
     """-object iothread makes a thread that a host's tools can find, and closing ends it."""
     threads = IoThreads()
-    threads.add_all([OptionGroup("object", "iothread", "io0", {"poll-max-ns": "1000"})])
+    threads.add("io0", IoThreadProperties(poll_max_ns=1000))
     thread_id = threads["io0"].thread_id
     assert threads["io0"].properties.poll_max_ns == 1000
     assert Path(f"/proc/self/task/{thread_id}/comm").read_text() == "IO io0\n"
@@ -48,17 +46,9 @@ def test_an_iothread_is_a_thread_of_that_name() -> None:
 def test_an_iothread_has_qemus_defaults() -> None:
     """What is not said is as QEMU has it."""
     threads = IoThreads()
-    p = threads.add("io0", {}).properties
+    p = threads.add("io0", IoThreadProperties()).properties
     threads.close()
     assert (p.poll_max_ns, p.poll_grow, p.poll_shrink, p.aio_max_batch) == (32768, 0, 0, 0)
-
-
-@pytest.mark.parametrize("values", [{"poll-max-ns": "-1"}, {"poll-max-ns": str(1 << 63)}, {"colour": "red"}])
-def test_a_property_that_cannot_be_is_refused(values: dict[str, str]) -> None:
-    """An unknown property, or a number out of its range, is the option's fault."""
-    with pytest.raises(ConfigError) as caught:
-        IoThreads().add("io0", values)
-    assert caught.value.option == "-object"
 
 
 async def test_the_reactors_context_leaves_nothing_behind() -> None:

@@ -57,6 +57,9 @@ class FakeObjects:
             raise EmuError(f"attempt to add duplicate property '{object_id}' to object (type 'container')")
         self.made[object_id] = (kind, values)
 
+    def names(self) -> dict[str, str]:
+        return {name: kind for name, (kind, _) in self.made.items()}
+
     async def remove(self, object_id: str) -> None:
         if self.made.pop(object_id, None) is None:
             raise EmuError(f"object '{object_id}' not found")

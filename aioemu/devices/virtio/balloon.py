@@ -8,12 +8,15 @@ poisoned pages (a guest that poisons does not report).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 from aioemu._core import lib
 from aioemu.bus.virtqueue import Chain, Queue
 from aioemu.bus.wires import Timers
+from aioemu.devices.properties import Live
 from aioemu.devices.virtio.device import RingProperties, VirtioDevice
 from aioemu.errors import ConfigError
 
@@ -26,6 +29,8 @@ INFLATE, DEFLATE, STATS, REPORT = range(4)  # what the queues are for, in their 
 PFNS = 4 << 10  # page frame numbers looked at in one go
 STAT = struct.Struct("<HQ")
 STATS_MAX = 64
+UNKNOWN = (1 << 64) - 1
+MAX_PERIOD_S = (1 << 32) - 1
 STAT_NAMES = (
     "stat-swap-in stat-swap-out stat-major-faults stat-minor-faults stat-free-memory stat-total-memory"
     " stat-available-memory stat-disk-caches stat-htlb-pgalloc stat-htlb-pgfail"
@@ -54,6 +59,7 @@ class VirtioBalloon(VirtioDevice):
         self.on_actual: Callable[[int], None] = lambda actual_bytes: None
         self.stats: dict[str, int] = {}
         self.stats_time_ns = -1  # when they came
+        self.stats_unix_s = 0  # the same, by the host's calendar
         self.polling_ns = 0
         self.discarded_bytes = 0
         self._timers = timers
@@ -75,6 +81,27 @@ class VirtioBalloon(VirtioDevice):
         pages = (self.memory_bytes - min(target_bytes, self.memory_bytes)) // PAGE_BYTES
         self._target_pages = min(pages, MAX_PAGES)
         self.set_config(0, self._target_pages.to_bytes(4, "little"))
+
+    def live(self) -> Mapping[str, Live]:
+        """The guest's figures and how often they are asked for, by QEMU's names."""
+        return {
+            "guest-stats": Live("guest statistics", self._report, None, "what the guest says about its memory"),
+            "guest-stats-polling-interval": Live(
+                "int", lambda: self.polling_ns // 1_000_000_000, self._set_polling, "seconds, 0: never"
+            ),
+        }
+
+    def _report(self) -> dict[str, Any]:
+        """Every figure, with all ones for those that the guest does not give."""
+        figures = {name: self.stats.get(name, UNKNOWN) for name in STAT_NAMES}
+        return {"stats": figures, "last-update": self.stats_unix_s}
+
+    def _set_polling(self, period_s: int) -> None:
+        if period_s < 0:
+            raise ConfigError("timer value must be greater than zero")
+        if period_s > MAX_PERIOD_S:
+            raise ConfigError("timer value is too big")
+        self.poll_stats(period_s)
 
     def poll_stats(self, period_s: int) -> None:
         """Ask for figures every `period_s` seconds, 0: no more."""
@@ -149,6 +176,7 @@ class VirtioBalloon(VirtioDevice):
         found = STAT.iter_unpack(data[: len(data) // STAT.size * STAT.size])
         self.stats = {STAT_NAMES[tag]: value for tag, value in found if tag < len(STAT_NAMES)}
         self.stats_time_ns = self._timers.now_ns()
+        self.stats_unix_s = int(time.time())
         if self._stats_chain is not None:  # a driver has one such buffer
             self._stats_chain.complete(0)
         self._stats_chain = chain

@@ -21,6 +21,7 @@ from aioemu.devices.virtio.rng import VirtioRng, make_entropy
 from aioemu.errors import ConfigError
 
 INPUT, MISC = "Input devices", "Misc devices"
+ENTROPY = ("rng-builtin", "rng-random")  # the objects that a virtio-rng takes
 SERIAL_BUS = "virtio-serial-bus"
 
 
@@ -33,8 +34,8 @@ class VirtioSite(Protocol):
     def add_virtio(self, name: str, device: VirtioDevice, transport: Any = None, vectors: int | None = None) -> Any:
         """Plug a device into a PCI bus or a slot."""
 
-    def object(self, name: str, about: str) -> tuple[str, dict[str, Any]]:
-        """Type and values of an `-object`; ConfigError when there is none."""
+    def object(self, name: str, kinds: tuple[str, ...]) -> Any:
+        """An object of one of these types, which stays as long as the device; ConfigError when there is none."""
 
     @property
     def memory_bytes(self) -> int:
@@ -113,8 +114,7 @@ class RngProperties(RingProperties):
 
 def make_rng(site: VirtioSite, name: str, given: RngProperties) -> VirtioDevice:
     """Entropy from the host."""
-    kind, values = site.object(given.rng, name) if given.rng is not None else ("rng-builtin", {})
-    source = make_entropy(kind, values.get("filename"))
+    source = site.object(given.rng, ENTROPY).open() if given.rng is not None else make_entropy("rng-builtin", None)
     site.on_close(source.close)
     return VirtioRng(source, site.timers, max_bytes=given.max_bytes, period_ms=given.period, ring=given)
 

@@ -1,0 +1,158 @@
+"""Objects come and go while the machine runs, are kept by who uses them, and show what they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aioemu.config import AccelOptions, DeviceOptions, MachineConfig, MachineOptions, OptionGroup
+from aioemu.errors import ConfigError, MonitorError
+from aioemu.machine.machine import Machine
+from tests.machine.hotslot import Bench
+
+
+def config(*objects: OptionGroup, **more: Any) -> MachineConfig:
+    port = DeviceOptions("pcie-root-port", "port0")
+    return MachineConfig(
+        machine=MachineOptions("q35"), accel=(AccelOptions("qtest"),), devices=(port,), objects=objects, **more
+    )
+
+
+def iothread(name: str, **values: str) -> OptionGroup:
+    return OptionGroup("object", "iothread", name, {key.replace("_", "-"): value for key, value in values.items()})
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    machine = Machine(config(iothread("io0", poll_max_ns="1000")))
+    await machine.open()
+    made = Bench(machine)
+    yield made
+    made.hub.close()
+    machine.close()
+
+
+async def test_iothreads_come_and_go(bench: Bench) -> None:
+    """-object and object-add make the same: query-iothreads has the host's thread, object-del ends it."""
+    await bench.hub.execute("object-add", {"qom-type": "iothread", "id": "io1", "poll-max-ns": 5})
+    found = {each["id"]: each for each in await bench.hub.execute("query-iothreads")}
+    assert {name: each["poll-max-ns"] for name, each in found.items()} == {"io0": 1000, "io1": 5}
+    tasks = os.listdir("/proc/self/task")
+    assert all(str(each["thread-id"]) in tasks for each in found.values())
+    await bench.hub.execute("object-del", {"id": "io1"})
+
+    assert str(found["io1"]["thread-id"]) not in os.listdir("/proc/self/task")
+    assert [each["id"] for each in await bench.hub.execute("query-iothreads")] == ["io0"]
+
+
+async def test_properties_are_read_and_set(bench: Bench) -> None:
+    """qom-get and qom-set take an object's properties; a value out of range, or of another type, changes nothing."""
+    path = {"path": "/objects/io0"}
+    await bench.hub.execute("qom-set", {**path, "property": "poll-grow", "value": 4})
+    assert await bench.hub.execute("qom-get", {**path, "property": "poll-grow"}) == 4
+    for value in (-1, 1 << 63, "x", None):
+        with pytest.raises(MonitorError):
+            await bench.hub.execute("qom-set", {**path, "property": "poll-grow", "value": value})
+    with pytest.raises(MonitorError, match=r"Property 'iothread.thread-id' is not writable"):
+        await bench.hub.execute("qom-set", {**path, "property": "thread-id", "value": 1})
+
+    [info] = await bench.hub.execute("query-iothreads")
+    assert info["poll-grow"] == 4
+
+
+async def test_what_is_used_stays(bench: Bench) -> None:
+    """An object cannot go as long as a device has it, and can when the device has gone."""
+    await bench.hub.execute("object-add", {"qom-type": "rng-random", "id": "r", "filename": "/dev/urandom"})
+    await bench.hub.execute("device_add", {"driver": "virtio-rng-pci", "id": "d", "bus": "port0", "rng": "r"})
+    with pytest.raises(MonitorError, match="object 'r' is in use, can not be deleted"):
+        await bench.hub.execute("object-del", {"id": "r"})
+    await bench.release("d")
+    await bench.hub.execute("object-del", {"id": "r"})
+
+    with pytest.raises(MonitorError, match="needs rng-builtin or rng-random, not 'r': there is no such object"):
+        await bench.hub.execute("device_add", {"driver": "virtio-rng-pci", "id": "d", "bus": "port0", "rng": "r"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"qom-type": "nope", "id": "x"}, "Parameter 'qom-type' does not accept value 'nope'"),
+        ({"qom-type": "iothread", "id": "1x"}, "Parameter 'id' expects an identifier"),
+        (
+            {"qom-type": "iothread", "id": "io0"},
+            "attempt to add duplicate property 'io0' to object",
+        ),
+        ({"qom-type": "iothread", "id": "x", "nope": 1}, "nope"),
+        ({"qom-type": "iothread", "id": "x", "poll-max-ns": -1}, "poll-max-ns"),
+        ({"qom-type": "iothread"}, "Parameter 'id' is missing"),
+        ({"id": "x"}, "Parameter 'qom-type' is missing"),
+        ({"qom-type": "memory-backend-ram", "id": "x"}, "can't create backend with size 0"),
+        ({"qom-type": "memory-backend-file", "id": "x", "size": 4096}, "mem-path property not set"),
+        ({"qom-type": "rng-random", "id": "x", "filename": "/nonexistent/x"}, "No such file"),
+    ],
+)
+async def test_what_cannot_be_made_is_said(bench: Bench, arguments: dict[str, object], message: str) -> None:
+    """The error names it, and no such object is there afterwards."""
+    before = os.listdir("/proc/self/fd"), os.listdir("/proc/self/task")
+    with pytest.raises(MonitorError, match=message):
+        await bench.hub.execute("object-add", arguments)
+
+    assert (os.listdir("/proc/self/fd"), os.listdir("/proc/self/task")) == before
+    assert [each["name"] for each in await bench.hub.execute("qom-list", {"path": "/objects"})] == ["type", "io0"]
+
+
+async def test_memory_of_a_back_end(tmp_path: Path) -> None:
+    """-machine memory-backend= takes the object's wishes, query-memdev lists it, and it cannot go."""
+    values = {"size": "64M", "mem-path": str(tmp_path / "ram")}
+    base = config(OptionGroup("object", "memory-backend-file", "m", values))
+    memory = type(base.memory)(size_bytes=64 << 20, backend="m")
+    machine = Machine(config(*base.objects, memory=memory))
+    await machine.open()
+    bench = Bench(machine)
+    try:
+        [info] = await bench.hub.execute("query-memdev")
+        assert (info["id"], info["size"], info["prealloc"]) == ("m", 64 << 20, False)
+        assert (tmp_path / "ram").stat().st_size == 64 << 20
+        with pytest.raises(MonitorError, match="in use"):
+            await bench.hub.execute("object-del", {"id": "m"})
+    finally:
+        bench.hub.close()
+        machine.close()
+
+
+@pytest.mark.parametrize("values", [{"poll_max_ns": "-1"}, {"poll_max_ns": str(1 << 63)}, {"colour": "red"}])
+async def test_a_property_that_cannot_be_is_refused(values: dict[str, str]) -> None:
+    """An unknown property of -object, or a number out of its range, is the option's fault."""
+    machine = Machine(config(iothread("x", **values)))
+    with pytest.raises(ConfigError) as caught:
+        await machine.open()
+    assert caught.value.option == "-object"
+
+
+async def test_balloon_is_found_where_it_is(bench: Bench) -> None:
+    """Without one: DeviceNotActive. With one: the target reaches the guest, the figures are properties."""
+    with pytest.raises(MonitorError) as caught:
+        await bench.hub.execute("balloon", {"value": 1 << 20})
+    assert caught.value.error_class == "DeviceNotActive"
+    await bench.hub.execute("device_add", {"driver": "virtio-balloon-pci", "id": "b", "bus": "port0"})
+    with pytest.raises(MonitorError, match="Parameter 'target' expects a size"):
+        await bench.hub.execute("balloon", {"value": 0})
+    await bench.hub.execute("balloon", {"value": 100 << 20})
+    size = bench.machine.memory.size_bytes
+    assert await bench.hub.execute("query-balloon") == {"actual": size}
+    assert bench.machine.site.devices["b"].config[:4] == ((size - (100 << 20)) >> 12).to_bytes(4, "little")
+    path = {"path": "/machine/peripheral/b"}
+    await bench.hub.execute("qom-set", {**path, "property": "guest-stats-polling-interval", "value": 2})
+    with pytest.raises(MonitorError, match="timer value must be greater than zero"):
+        await bench.hub.execute("qom-set", {**path, "property": "guest-stats-polling-interval", "value": -1})
+
+    assert await bench.hub.execute("qom-get", {**path, "property": "guest-stats-polling-interval"}) == 2
+    stats = await bench.hub.execute(
+        "qom-get", {"path": "/machine/peripheral/b/virtio-backend", "property": "guest-stats"}
+    )
+    assert stats["last-update"] == 0
+    assert stats["stats"]["stat-free-memory"] == (1 << 64) - 1
