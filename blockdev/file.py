@@ -16,8 +16,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 from aioemu._core import lib
+from aioemu.blockdev.imagelock import ImageLock, can_lock
 from aioemu.blockdev.node import SECTOR, SIZE_LIMIT, Extent, ExtentKind, Node, Opener
 from aioemu.blockdev.options import NodeOptions, choice, number, text
+from aioemu.blockdev.permissions import Permission
 from aioemu.errors import ConfigError, HostError
 
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
@@ -49,6 +51,7 @@ class HostFile(Node[T], Generic[T]):
         super().__init__(name, options)
         self.fd = -1
         self._end = 0  # of what the file has; `size` is in whole sectors, as devices see it
+        self._lock: ImageLock | None = None
         self._calls: set[asyncio.Future[Any]] = set()
         self._flush_failed = False
         self._unaligned = asyncio.Lock()  # a part of a block is written by one at a time
@@ -66,6 +69,8 @@ class HostFile(Node[T], Generic[T]):
             )
         self.fd = await self._call(self._open_fd, not self.read_only)
         self.check_kind(os.fstat(self.fd))
+        if self.options.locking == "on" or (self.options.locking == "auto" and can_lock(self.fd)):
+            self._lock = ImageLock(self.fd, self.filename)
         self._end = await self._call(self.probe_size)
         self.size = _whole_sectors(self._end)
         if self.options.cache.direct:
@@ -86,6 +91,40 @@ class HostFile(Node[T], Generic[T]):
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def take(self, used: Permission, shared: Permission) -> None:
+        if self._lock is not None:
+            self._lock.take(used, shared)
+
+    def settle(self, used: Permission, shared: Permission) -> None:
+        if self._lock is not None and self.fd >= 0:
+            self._lock.settle(used, shared)
+
+    def check_reopen(self, options: T) -> None:
+        """The file stays; how it is opened may change."""
+        if options.filename != self.options.filename:
+            raise ConfigError("Cannot change the option 'filename'", "filename")
+        if options.locking != self.options.locking:
+            raise ConfigError("Cannot change the option 'locking'", "locking")
+
+    async def reopen(self, options: T) -> None:
+        """Open the file again in the new way and put that in the place of the descriptor: extents stay as they are."""
+        if options.cache.direct != self.options.cache.direct or options.read_only != self.options.read_only:
+            before, self.options = self.options, options
+            try:
+                fd = await self._call(self._open_fd, not options.read_only)
+            except BaseException:
+                self.options = before
+                raise
+            try:
+                self.request_alignment = await self._call(_probe_alignment, fd) if options.cache.direct else 1
+                if self._lock is not None:
+                    self._lock.move_to(fd)
+                os.dup2(fd, self.fd, inheritable=False)
+            finally:
+                os.close(fd)
+            self.changed(0, self.size)
+        await super().reopen(options)
 
     def _open_fd(self, writable: bool) -> int:
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC

@@ -62,13 +62,13 @@ class Drives:
             try:
                 await self.graph.add({"driver": group.type, **group.values})
             except EmuError as exc:
-                raise ConfigError(f"-blockdev {_shown(group.type, group.values)}: {exc}", "-blockdev") from exc
+                raise ConfigError(f"-blockdev {_shown(group.type, group.values)}: {_told(exc)}", "-blockdev") from exc
         for group in self._config.drives:
             try:
                 await self.add(group.id, group.values)
             except EmuError as exc:
                 prefix = "" if str(exc).startswith("-drive") else f"-drive {_shown(None, group.values)}: "
-                raise ConfigError(f"{prefix}{exc}", "-drive") from exc
+                raise ConfigError(f"{prefix}{_told(exc)}", "-drive") from exc
 
     async def add(self, drive_id: str | None, values: Mapping[str, Any]) -> Backend:
         """One `-drive`."""
@@ -187,6 +187,11 @@ class Drives:
         while f"{prefix}{number}" in self.backends:
             number += 1
         return f"{prefix}{number}"
+
+
+def _told(exc: BaseException) -> str:
+    """An error with its hints."""
+    return "\n".join((str(exc), *getattr(exc, "__notes__", ())))
 
 
 def _shown(kind: str | None, values: Mapping[str, Any]) -> str:
