@@ -15,6 +15,7 @@ DRIVERS = {
     "file": "aioemu.blockdev.file:FileNode",
     "null-aio": "aioemu.blockdev.null:NullAioNode",
     "null-co": "aioemu.blockdev.null:NullNode",
+    "qcow2": "aioemu.blockdev.qcow2.node:Qcow2Node",
     "raw": "aioemu.blockdev.raw:RawNode",
 }
 

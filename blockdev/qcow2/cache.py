@@ -1,0 +1,101 @@
+"""A bounded cache of metadata tables: loads each once, keeps the least recently used out, never drops what is dirty.
+
+`room` is awaited when only dirty tables could go: it writes them (a commit), after which they can. It is not asked
+while a commit itself loads tables. Whoever changes a table does so between two awaits, with the table just got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+from aioemu.blockdev.qcow2.tables import Table, Writeback
+
+
+class TableCache:
+    """Tables of one kind, by their offset in the image."""
+
+    def __init__(
+        self,
+        load: Callable[[int], Awaitable[Table]],
+        room: Callable[[], Awaitable[None]],
+        size_max: int,
+        table_size: int,
+    ) -> None:
+        self._load = load
+        self._room = room
+        self.tables_max = max(size_max // table_size, 2)
+        self._tables: dict[int, Table] = {}
+        self._loading: dict[int, asyncio.Task[Table]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def __iter__(self) -> Iterator[Table]:
+        return iter(tuple(self._tables.values()))
+
+    def peek(self, offset: int) -> Table | None:
+        """The table, if it is here."""
+        table = self._tables.get(offset)
+        if table is not None and len(self._tables) * 2 > self.tables_max:  # recency matters only near the bound
+            del self._tables[offset]
+            self._tables[offset] = table
+        return table
+
+    async def get(self, offset: int, committing: bool = False) -> Table:
+        """The table at (offset), loaded at most once however many ask."""
+        while True:
+            table = self.peek(offset)
+            if table is not None:
+                return table
+            if not committing:
+                await self._shrink()
+            task = self._loading.get(offset)
+            if task is None:
+                task = self._loading[offset] = asyncio.get_running_loop().create_task(self._fetch(offset))
+            # a waiter that is cancelled does not take the load from the others
+            await asyncio.shield(task)
+
+    async def _fetch(self, offset: int) -> Table:
+        """Load one table and keep it."""
+        try:
+            table = await self._load(offset)
+            return self._tables.setdefault(offset, table)
+        finally:
+            del self._loading[offset]
+
+    def add(self, table: Table) -> None:
+        """Keep a table that was made here."""
+        self._tables[table.offset] = table
+
+    def drop(self, offset: int) -> None:
+        """Forget a table whose cluster is no table any more, with what was dirty of it."""
+        table = self._tables.pop(offset, None)
+        if table is not None:
+            table.live = False
+
+    def take_dirty(self) -> list[Writeback]:
+        """What must be written of every table, in the order of the disk."""
+        taken = [write for table in self._tables.values() if (write := table.take()) is not None]
+        taken.sort(key=lambda write: write.offset)
+        return taken
+
+    @property
+    def dirty(self) -> bool:
+        return any(table.dirty for table in self._tables.values())
+
+    async def _shrink(self) -> None:
+        """Let clean tables go, the ones not used for longest first, until one more has room."""
+        if len(self._tables) < self.tables_max:
+            return
+        if not self._evict():
+            await self._room()
+            self._evict()
+
+    def _evict(self) -> bool:
+        """Drop clean tables down to the bound; False where all of them were dirty."""
+        for offset in [offset for offset, table in self._tables.items() if not table.dirty]:
+            if len(self._tables) < self.tables_max:
+                break
+            self.drop(offset)
+        return len(self._tables) < self.tables_max

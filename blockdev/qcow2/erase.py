@@ -1,0 +1,103 @@
+"""Makes guest ranges zero or gives their clusters back: whole clusters (or subclusters) by their entries alone.
+
+What a range was mapped to is let go of after the commit that wrote the new entries. Whoever calls holds the range.
+With an external raw data file, zeros are written there as well: it must read alike without this image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aioemu.blockdev.qcow2.entries import (
+    ALL_ALLOCATED,
+    ALL_ZERO,
+    COMPRESSED_BIT,
+    COPIED,
+    OFFSET_MASK,
+    ZERO_BIT,
+)
+from aioemu.blockdev.qcow2.header import AUTOCLEAR_RAW_DATA
+from aioemu.blockdev.qcow2.write import release_entry
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.qcow2.image import Image
+    from aioemu.blockdev.qcow2.tables import Table
+
+
+class Eraser:
+    """Changes that take clusters away. `keep_places`: discarded clusters stay allocated, reading as zeros."""
+
+    def __init__(self, image: Image, keep_places: bool = False) -> None:
+        self._image = image
+        self.keep_places = keep_places
+
+    @property
+    def _raw_data(self) -> bool:
+        header = self._image.header
+        return self._image.layout.external and bool(header.autoclear & AUTOCLEAR_RAW_DATA)
+
+    async def zero(self, start: int, end: int, unmap: bool, backed: bool) -> None:
+        """Whole clusters [start, end) read as zeros. Where it is (backed), its version must know zero clusters."""
+        if self._raw_data:
+            await self._image.data.write_zeroes(start, end - start, unmap=unmap)
+            unmap = False
+        await self._each_table(start, end, backed, lambda entry: self._zeroed(entry, unmap, backed), backed)
+
+    async def discard(self, start: int, end: int, backed: bool) -> None:
+        """Whole clusters [start, end) are given back; they read as zeros."""
+        if self._raw_data:
+            await self._image.data.write_zeroes(start, end - start, unmap=True)
+            return
+        await self._each_table(
+            start, end, backed, lambda entry: self._zeroed(entry, not self.keep_places, backed), False
+        )
+        if self._image.layout.external:
+            await self._image.data.discard(start, end - start)
+
+    async def drop(self, start: int, end: int) -> None:
+        """Whole clusters [start, end) become unallocated: beyond the end of a disk that shrinks."""
+        await self._each_table(start, end, False, lambda entry: (0, 0), False)
+
+    async def _each_table(
+        self, start: int, end: int, backed: bool, change: Callable[[tuple[int, int]], tuple[int, int]], make: bool
+    ) -> None:
+        """Run (change) over the entries of every cluster; tables that do not exist are made only if (make)."""
+        image, layout = self._image, self._image.layout
+        while start < end:
+            number = start >> layout.span_bits
+            stop = min(end, number + 1 << layout.span_bits)
+            if make or image.l1.entries[number] & OFFSET_MASK:
+                table = await image.l2_for_change(number)
+                self._change(table, layout.index(start), layout.index(stop - 1) + 1, change)
+                await asyncio.sleep(0)  # a table can be thousands of entries: others have their turn
+            start = stop
+
+    def _change(self, table: Table, first: int, end: int, change: Callable[[tuple[int, int]], tuple[int, int]]) -> None:
+        """Change entries of one table, and let go of what the old ones named and the new ones do not."""
+        extended = self._image.layout.extended
+        entries = table.entries
+        for at in range(first, end):
+            old = (entries[2 * at], entries[2 * at + 1]) if extended else (entries[at], 0)
+            new = change(old)
+            if new == old:
+                continue
+            if old[0] and old[0] & ~(COPIED | ZERO_BIT) != new[0] & ~(COPIED | ZERO_BIT):
+                release_entry(self._image, old[0], by_guest=True)
+            if extended:
+                table.put_run(2 * at, new)
+            else:
+                table.put(at, new[0])
+
+    def _zeroed(self, old: tuple[int, int], unmap: bool, backed: bool) -> tuple[int, int]:
+        """The entry of a cluster that shall read as zeros."""
+        layout = self._image.layout
+        entry, bitmap = old
+        if not backed and not entry & COMPRESSED_BIT and not entry & OFFSET_MASK and not bitmap & ALL_ALLOCATED:
+            return old  # unallocated or zero already
+        if not layout.zeroes:
+            return 0, 0
+        keeps = not unmap and not entry & COMPRESSED_BIT and (entry & OFFSET_MASK or entry & COPIED)
+        place = entry & (OFFSET_MASK | COPIED) if keeps else 0
+        return (place, ALL_ZERO) if layout.extended else (place | ZERO_BIT, 0)

@@ -1,0 +1,384 @@
+"""The driver `qcow2`: a guest's disk in an image file that holds only what was written, over a backing file or none.
+
+Ranges that are allocated are told to the request engine as extents of the host's file, and it needs this code for them
+no more; everything else comes through here. Changes of one range take turns, those of different ranges do not wait for
+each other. Neither the image nor its guest is trusted: see `image` for what happens to one that does not hold together.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from aioemu.blockdev.node import Extent, ExtentKind, Node, Opener
+from aioemu.blockdev.permissions import Permission, backing_wants, data_wants, metadata_wants
+from aioemu.blockdev.qcow2 import header as fields
+from aioemu.blockdev.qcow2.compressed import Decompressor
+from aioemu.blockdev.qcow2.entries import OFFSET_MASK, Kind, Run
+from aioemu.blockdev.qcow2.erase import Eraser
+from aioemu.blockdev.qcow2.facts import describe_image
+from aioemu.blockdev.qcow2.header import Header, parse
+from aioemu.blockdev.qcow2.image import Image
+from aioemu.blockdev.qcow2.options import Qcow2Options, check_options, is_lazy, limits
+from aioemu.blockdev.qcow2.repair import repair
+from aioemu.blockdev.qcow2.resize import check_resize, finish_growth, make_room, shrink
+from aioemu.blockdev.qcow2.write import Writer
+from aioemu.errors import ConfigError, HostError
+
+LOOK_AHEAD = 1024  # clusters of a run that one answer covers
+ZEROES = bytes(1 << 20)
+
+
+class Qcow2Node(Node[Qcow2Options]):
+    """One qcow2 image."""
+
+    driver = "qcow2"
+    options_type = Qcow2Options
+    is_format = True
+
+    def __init__(self, name: str, options: Qcow2Options) -> None:
+        super().__init__(name, options)
+        self._image: Image | None = None
+        self._file_end = 0
+
+    @property
+    def image(self) -> Image:
+        if self._image is None:
+            raise HostError(f"{self.describe()} is not open", errno.EBADF)
+        return self._image
+
+    @property
+    def header(self) -> Header:
+        return self.image.header
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    async def open(self, graph: Opener) -> None:
+        header = await read_header(self.file)
+        check_options(self.options, header)
+        if header.incompatible & fields.CORRUPT and not self.read_only:
+            raise ConfigError("qcow2: Image is corrupt; cannot be opened read/write")
+        image = Image(self.filename or self.name, self.file, header, limits(self.options))
+        image.tell_corrupt = lambda message, marked: graph.warn(
+            "%s: Image is corrupt: %s%s", image.name, message, "; marked as corrupt" if marked else ""
+        )
+        await self._open_data_file(graph, image)
+        await image.load()
+        self._decompressor = Decompressor(image)
+        self._image = image
+        self._file_end = self.file.size
+        if not self.read_only:
+            await self._prepare_writes(image)
+        await self._open_backing(graph, image)
+        self.size = header.size
+        self.request_alignment = max(child.request_alignment for child in self.children.values())
+
+    async def _open_data_file(self, graph: Opener, image: Image) -> None:
+        """The file that holds the guest's clusters, where it is another one."""
+        header = image.header
+        given = "data-file" in self.children
+        if not header.incompatible & fields.DATA_FILE:
+            if given:
+                raise ConfigError("'data-file' can only be set for images with an external data file")
+            return
+        if not given:
+            name = header.text(fields.EXT_DATA_FILE)
+            if not name:
+                raise ConfigError("'data-file' is required for this image")
+            await graph.open_child(self, "data-file", {"driver": "file", "filename": beside(self.filename, name)})
+        image.data = self.children["data-file"]
+
+    async def _open_backing(self, graph: Opener, image: Image) -> None:
+        """The image below, as the header or the options say."""
+        name = image.header.backing_name
+        if name and "backing" not in self.children and self.options.backing is not None:
+            await graph.open_backing(self, name, image.header.text(fields.EXT_BACKING_FORMAT))
+
+    async def _prepare_writes(self, image: Image) -> None:
+        """What must be so before the image can change: repaired counts, and the rules of this node's options."""
+        if image.header.incompatible & fields.DIRTY:
+            await repair(image)
+        image.lazy = is_lazy(self.options, image.header)
+        request = self.options.pass_discard_request
+        by_guest = self.options.discard == "unmap" if request is None else request
+        image.allocator.discard_freed = {True: by_guest, False: self.options.pass_discard_other}
+        self._writer = Writer(image, self.read, self._beneath)
+        self._eraser = Eraser(image, self.options.discard_no_unref)
+
+    async def close(self) -> None:
+        image, self._image = self._image, None
+        if image is not None and not self.read_only:
+            await image.finish()
+
+    async def reopen(self, options: Qcow2Options) -> None:
+        was_read_only = self.read_only
+        if options.read_only and not was_read_only:
+            await self.image.finish()
+        await super().reopen(options)
+        if was_read_only and not self.read_only:
+            await self._prepare_writes(self.image)
+        self.changed(0, self.size)
+
+    def check_reopen(self, options: Qcow2Options) -> None:
+        check_options(options, self.header)
+        if not options.read_only and self.header.incompatible & fields.CORRUPT:
+            raise ConfigError("qcow2: Image is corrupt; cannot be opened read/write")
+
+    def wants(self, role: str, used: Permission, shared: Permission) -> tuple[Permission, Permission]:
+        if role == "backing":
+            return backing_wants(used, shared)
+        return metadata_wants(used, shared, writable=not self.read_only) if role == "file" else data_wants(used, shared)
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, offset: int, size: int) -> bytes:
+        image = self.image
+        pieces: list[bytes] = []
+        end = offset + size
+        while offset < end:
+            run = await image.lookup(offset, end - offset)
+            piece = await self._read_run(image, run, offset)
+            if len(piece) == size:
+                return piece
+            pieces.append(piece)
+            offset += len(piece)
+        return b"".join(pieces)
+
+    async def _read_run(self, image: Image, run: Run, offset: int) -> bytes:
+        """The bytes of one run."""
+        if run.kind is Kind.DATA:
+            return await image.data.read(run.host, run.length)
+        if run.kind is Kind.COMPRESSED:
+            cluster = await self._decompressor.cluster(run.host)
+            inside = offset & image.layout.mask
+            return cluster[inside : inside + run.length]
+        backing = self.backing
+        if run.kind is Kind.NONE and backing is not None and offset < backing.size:
+            return await backing.read(offset, min(run.length, backing.size - offset))
+        return bytes(run.length)
+
+    async def _beneath(self, offset: int, size: int) -> int:
+        """How much from (offset) on reads as zeros below this image."""
+        backing = self.backing
+        if backing is None or offset >= backing.size:
+            return size
+        found = await backing.extent(offset, min(size, backing.size - offset))
+        if found.kind not in (ExtentKind.ZERO, ExtentKind.NONE):
+            return 0
+        return size if found.end >= backing.size else min(size, found.end - offset)
+
+    # ---- extents -----------------------------------------------------------------------------------------------------
+
+    async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
+        image = self.image
+        if write:
+            return await self._extent_for_write(image, offset, min(size, self.size - offset))
+        run = await image.lookup(offset, min(max(size, LOOK_AHEAD << image.layout.bits), self.size - offset))
+        if run.kind is Kind.DATA:
+            return await self._data_extent(image, run, offset)
+        if run.kind is Kind.COMPRESSED:
+            return Extent(offset, run.length, ExtentKind.ASK)
+        backing = self.backing
+        if run.kind is Kind.NONE and backing is not None and offset < backing.size:
+            found = await backing.extent(offset, min(run.length, backing.size - offset))
+            found = found.within(offset, min(offset + run.length, backing.size))
+            kind = ExtentKind.ZERO if found.kind is ExtentKind.NONE else found.kind
+            return Extent(found.start, found.length, kind, found.fd, found.host_offset)
+        return Extent(offset, run.length, ExtentKind.ZERO)
+
+    async def _data_extent(self, image: Image, run: Run, offset: int) -> Extent:
+        """Where the bytes of a DATA run are in the host's file; beyond its end they are zeros."""
+        room = image.data.size - run.host
+        if room <= 0:
+            return Extent(offset, run.length, ExtentKind.ZERO)
+        length = min(run.length, room)
+        found = await image.data.extent(run.host, length)
+        if found.kind is not ExtentKind.DATA:
+            return Extent(offset, min(length, found.end - run.host), found.kind)
+        found = found.within(run.host, run.host + length)
+        writable = run.owned and found.writable and not self.read_only and image.may_write(run)
+        return Extent(offset, found.length, ExtentKind.DATA, found.fd, found.host_offset, writable)
+
+    async def _extent_for_write(self, image: Image, offset: int, size: int) -> Extent:
+        """A place of its own for the byte at (offset) and what follows; ASK where whole clusters need no old bytes."""
+        await self._begin(image)
+        mask, cluster = image.layout.mask, image.layout.cluster
+        while True:
+            run = await image.lookup(offset, min(max(size, LOOK_AHEAD * cluster), self.size - offset))
+            if run.kind is Kind.DATA and run.owned:
+                await image.check_data(run.host, run.length)
+                if run.host + run.length > image.data.size:
+                    await image.reach(run.host + run.length)
+                return await self._data_extent(image, run, offset)
+            start = offset & ~mask
+            wanted = self._writer.ahead(start, (offset + size + mask & ~mask) - start)
+            wanted = min(wanted, (self.size + mask & ~mask) - start)
+            async with image.ranges.hold(start, start + wanted):
+                run = await image.lookup(offset, size)
+                if run.kind is Kind.DATA and run.owned:
+                    continue
+                clear = await self._writer.clear_run(start, wanted)
+                if clear:
+                    done = await self._writer.allocate_clear(start, clear)
+                elif offset == start and size >= cluster:
+                    return Extent(offset, max(run.length & ~mask, cluster), ExtentKind.ASK)
+                else:
+                    await self._writer.own(offset, size)
+                    done = cluster
+                self.changed(start, min(done, self.size - start))
+
+    # ---- writing -----------------------------------------------------------------------------------------------------
+
+    async def _begin(self, image: Image) -> None:
+        if self.read_only:
+            raise HostError(f"write {image.name}", errno.EACCES)
+        await image.begin_changes()
+
+    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        image = self.image
+        await self._begin(image)
+        view = memoryview(data).cast("B")
+        while view:
+            done = await self._write_in_place(image, offset, view) or await self._write_new(image, offset, view)
+            offset += done
+            view = view[done:]
+
+    async def _write_in_place(self, image: Image, offset: int, view: memoryview) -> int:
+        """Write the first bytes where the disk has a place of its own for them; how many those were."""
+        async with image.ranges.hold(offset, offset + len(view), shared=True):
+            run = await image.lookup(offset, len(view))
+            if run.kind is not Kind.DATA or not run.owned:
+                return 0
+            await image.check_data(run.host, run.length)
+            await image.data.write(run.host, view[: run.length])
+            return run.length
+
+    async def _write_new(self, image: Image, offset: int, view: memoryview) -> int:
+        """Write the first bytes to a new place, or make one to write to; how many were written."""
+        mask, cluster = image.layout.mask, image.layout.cluster
+        start = offset & ~mask
+        async with image.ranges.hold(start, offset + len(view) + mask & ~mask):
+            run = await image.lookup(offset, len(view))
+            if run.kind is Kind.DATA and run.owned:
+                return 0
+            placed = run.kind in (Kind.ZERO, Kind.NONE) and run.host & OFFSET_MASK
+            if offset == start and len(view) >= cluster and not placed:
+                touched = done = await self._writer.write_new(start, view[: max(run.length & ~mask, cluster)])
+            elif await self._writer.clear_run(start, cluster):
+                touched, done = await self._writer.allocate_clear(start, cluster), 0
+            else:
+                touched, done = cluster, await self._writer.own(offset, len(view), view)
+            if run.kind is Kind.COMPRESSED:
+                self._decompressor.forget()
+            self.changed(start, min(touched, self.size - start))
+            return done
+
+    # ---- zeros and discards ------------------------------------------------------------------------------------------
+
+    async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
+        image = self.image
+        await self._begin(image)
+        low, high = self._whole(image, offset, offset + size)
+        backed = self.backing is not None
+        if low < high and (image.layout.zeroes or not backed):
+            if offset < low:
+                await self._zero_part(image, offset, low)
+            async with image.ranges.hold(low, high):
+                await self._eraser.zero(low, high, unmap, backed)
+                self.changed(low, min(high, self.size) - low)
+            offset, size = high, offset + size - high
+        if size > 0:
+            await self._zero_part(image, offset, offset + size)
+
+    def _whole(self, image: Image, start: int, end: int) -> tuple[int, int]:
+        """The whole clusters of a range; the last cluster of the disk counts as one however short it is."""
+        mask = image.layout.mask
+        return start + mask & ~mask, (end + mask if end == self.size else end) & ~mask
+
+    async def _zero_part(self, image: Image, start: int, end: int) -> None:
+        """Make less than a cluster zero, or what cannot be marked as zero."""
+        while start < end:
+            run = await image.lookup(start, end - start)
+            length = run.length
+            if run.kind is Kind.NONE:
+                clear = min(await self._beneath(start, length), length)
+                length = clear or length
+                if clear:
+                    start += length
+                    continue
+            if run.kind is not Kind.ZERO:
+                length = min(length, len(ZEROES))
+                await self.write(start, memoryview(ZEROES)[:length])
+            start += length
+
+    async def discard(self, offset: int, size: int) -> None:
+        image = self.image
+        await self._begin(image)
+        low, high = self._whole(image, offset, offset + size)
+        backed = self.backing is not None
+        if low >= high or (backed and not image.layout.zeroes):
+            return
+        async with image.ranges.hold(low, high):
+            await self._eraser.discard(low, high, backed)
+            self._decompressor.forget()
+            self.changed(low, min(high, self.size) - low)
+
+    async def flush(self) -> None:
+        if not self.read_only:
+            await self.image.flush()
+
+    async def resize(self, size: int) -> None:
+        image = self.image
+        check_resize(image, size)
+        await self._begin(image)
+        old = self.size
+        async with image.ranges.hold(min(size, old) & ~image.layout.mask, 1 << 64):
+            if size < old:
+                self._set_size(size)
+                await shrink(image, size, self._eraser)
+                return
+            await make_room(image, size)
+        await self._clear_growth(image, old, size)
+        await finish_growth(image, size)
+        self._set_size(size)
+
+    async def _clear_growth(self, image: Image, old: int, size: int) -> None:
+        """What a longer disk shows beyond its old end is zeros, whatever the last cluster or the backing holds."""
+        if old & image.layout.mask:
+            await self._zero_part(image, old, min(size, old + image.layout.mask & ~image.layout.mask))
+        below = min(self.backing.size, size) if self.backing is not None else 0
+        if below > old:
+            await self.write_zeroes(old, below - old)
+
+    # ---- looking -----------------------------------------------------------------------------------------------------
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), **describe_image(self.image)}
+
+    def child_changed(self, role: str, start: int, length: int) -> None:
+        if role == "backing":
+            first, last = start, min(start + length, self.size)
+            if first < last:
+                self.changed(first, last - first)
+        elif start < self._file_end:  # a file that grows moves nothing
+            self.changed(0, self.size)
+
+    def child_resized(self, role: str, size: int) -> None:
+        if role == "file":
+            self._file_end = size
+
+
+async def read_header(store: Node[Any]) -> Header:
+    """The header of an image; ConfigError when it is none that can be opened."""
+    start = await store.read(0, min(store.size, 512))
+    bits = int.from_bytes(start[20:24], "big")
+    if start[:4] == fields.MAGIC and bits in fields.CLUSTER_BITS:
+        start = await store.read(0, 1 << bits)
+    return parse(start)
+
+
+def beside(image: str, name: str) -> str:
+    """A file name in an image, as seen from the image."""
+    from os import path
+
+    return name if path.isabs(name) else path.join(path.dirname(image), name)
