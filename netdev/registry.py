@@ -6,7 +6,7 @@ The machine opens back ends before its devices; a NIC's port is joined to `port`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -17,7 +17,9 @@ from aioemu.log import Log
 from aioemu.netdev.options import read_options
 from aioemu.netdev.port import Port
 
-BACK_ENDS: dict[str, str] = {}
+BACK_ENDS: dict[str, str] = {
+    "user": "aioemu.netdev.user",
+}
 
 
 class Netdev(Protocol):
@@ -37,12 +39,15 @@ class Netdev(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NetContext:
-    """What a back end may use of its machine: `io` gives the reactor's io context, `find_fd` what fd=NAME means."""
+    """What a back end may use of its machine: `io` gives the reactor's io context, `find_fd` what fd=NAME means,
+    `chardev` opens one from its short form (`unix:PATH,server=on`) and a name for it.
+    """
 
     id: str
     log: Log
     io: Callable[[], Any]
     find_fd: Callable[[str], int]
+    chardev: Callable[[str, str], Awaitable[Any]] | None = None
 
 
 def find_back_end(kind: str) -> Any:

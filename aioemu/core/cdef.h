@@ -356,3 +356,29 @@ int core_box_fd(core_port *box);
 int core_box_take(core_port *box, uint8_t *header, uint8_t *frame, uint32_t room);
 int core_box_send(core_port *box, const uint8_t *header, const uint8_t *frame, uint32_t size);
 uint32_t core_box_waiting(core_port *box);
+
+/* ---- user networking: libslirp, where it is there ---- */
+typedef struct {
+    int restricted, ipv4, ipv6;
+    uint8_t net[4], mask[4], host[4], dhcp[4], dns[4];
+    uint8_t prefix6[16], host6[16], dns6[16];
+    uint8_t prefix6_len;
+    const char *hostname, *tftp_server_name, *tftp, *bootfile, *domainname; /* or NULL */
+    const char **dnssearch;                                                 /* ends with NULL; or NULL */
+} core_slirp_options;
+/* 0 and the library's version, -ELIBACC it is not there, -ELIBBAD its version is another. */
+int core_slirp_check(char *version, int room);
+core_port *core_slirp_new(const core_slirp_options *options, core_io *io, int *error);
+int core_slirp_hostfwd(core_port *port, int udp, const uint8_t *host, uint32_t host_size, const uint8_t *guest,
+                       uint32_t guest_size);
+int core_slirp_hostfwd_remove(core_port *port, int udp, const uint8_t *host, uint32_t host_size);
+int core_slirp_guestfwd(core_port *port, int kind, const char *target, const uint8_t *address, int number);
+int core_slirp_info(core_port *port, char *text, int room);
+int core_slirp_sockets(core_port *port);
+/* netsock.c: a port whose other side is a socket */
+core_port *core_netsock_new(core_io *io);
+int core_netsock_news_fd(core_port *port); /* readable: the connection has ended, detach it */
+/* Carry frames over (fd), which stays the caller's and open until detached; (to): where unconnected datagrams go. */
+int core_netsock_attach(core_port *port, int fd, int stream, const uint8_t *to, uint32_t to_size);
+int core_netsock_detach(core_port *port); /* why it had ended: -errno, or 0 */
+int core_netsock_ended(core_port *port);
