@@ -8,7 +8,7 @@ Not here: which device has which backend (machine), the engine, limits (throttle
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from aioemu.blockdev.node import Extent, ExtentKind, Node, check_range
@@ -40,7 +40,7 @@ class Backend:
         self.on_changed: Callable[[int, int], None] = _nothing  # extents told earlier are void (start, length)
         self.on_resized: Callable[[int], None] = _nothing
         self.io_status = "ok"  # or "nospace", "failed": of the last error that stopped the machine
-        self.throttle: Any = None
+        self.figures: Callable[[], Mapping[str, int]] = dict  # what was done, by the names of QAPI's BlockDeviceStats
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -111,6 +111,10 @@ class Backend:
     @property
     def request_alignment(self) -> int:
         return self.node.request_alignment
+
+    def limits(self) -> dict[str, Any]:
+        """What is allowed in a second, by the names of QAPI's BlockDeviceInfo; empty without limits."""
+        return {}
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from aioemu._core import lib
 from aioemu.blockdev.imagelock import ImageLock, can_lock
-from aioemu.blockdev.node import SECTOR, SIZE_LIMIT, Extent, ExtentKind, Node, Opener
-from aioemu.blockdev.options import NodeOptions, choice, number, text
+from aioemu.blockdev.node import SECTOR, SIZE_LIMIT, Creator, Extent, ExtentKind, Node, Opener
+from aioemu.blockdev.options import NodeOptions, choice, number, size, text
 from aioemu.blockdev.permissions import Permission
 from aioemu.errors import ConfigError, HostError
 
@@ -36,6 +36,15 @@ class FileOptions(NodeOptions):
     locking: str = choice(("on", "off", "auto"), "auto")
     aio: str = choice(("threads", "native", "io_uring"), "threads")
     aio_max_batch: int = number(0, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FileCreateOptions:
+    """`blockdev-create` of a file."""
+
+    filename: str = text()
+    size: int = size()
+    preallocation: str = choice(("off", "falloc", "full"), "off")
 
 
 T = TypeVar("T", bound=FileOptions)
@@ -306,6 +315,42 @@ class FileNode(HostFile[FileOptions]):
 
     driver = "file"
     options_type = FileOptions
+    create_type = FileCreateOptions
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "format-specific": {"type": "file", "data": {}}}
+
+    @classmethod
+    async def create(cls, graph: Creator, given: FileCreateOptions, progress: Any) -> None:
+        """Make the file, or empty it; a file that a running guest has is locked, and stays as it is."""
+        call = asyncio.get_running_loop().run_in_executor(None, _create, given)
+        try:
+            await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait([call])
+            raise
+
+
+def _create(given: FileCreateOptions) -> None:
+    filename = given.filename.removeprefix("file:")
+    try:
+        fd = os.open(filename, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if can_lock(fd):
+                used = Permission.WRITE | Permission.RESIZE
+                ImageLock(fd, filename).take(used, Permission.ALL & ~Permission.RESIZE)
+            os.ftruncate(fd, 0)
+            os.ftruncate(fd, given.size)
+            if given.preallocation == "falloc":
+                os.posix_fallocate(fd, 0, given.size)
+            elif given.preallocation == "full":
+                for at in range(0, given.size, len(ZEROES)):
+                    os.pwrite(fd, memoryview(ZEROES)[: given.size - at], at)
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        raise HostError(f"Could not create '{filename}'", exc.errno) from exc
 
 
 def _whole_sectors(size: int) -> int:

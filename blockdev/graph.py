@@ -15,7 +15,8 @@ from typing import Any
 from aioemu.blockdev.node import Node, Parent
 from aioemu.blockdev.options import NOT_GIVEN, NodeOptions, children_of, option_names, read_options
 from aioemu.blockdev.permissions import Change, Edge, Permission
-from aioemu.blockdev.registry import find_driver
+from aioemu.blockdev.registry import DRIVERS, find_driver
+from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError, EmuError
 
 NAME_LIMIT = 31  # characters of a node's name, as QEMU's
@@ -50,13 +51,13 @@ class Graph:
             raise EmuError(f"Cannot find device='{name}' nor node-name='{name}'")
         return node
 
-    async def add(self, given: Given) -> Node[Any]:
-        """`blockdev-add`: a new node that the monitor holds on to."""
+    async def add(self, given: Given, *, strict: bool = False) -> Node[Any]:
+        """`blockdev-add`: a new node that the monitor holds on to. `strict`: values have JSON's types."""
         async with self.lock:
             if not given.get("node-name"):
-                read_options(*self._schema(given))
+                self._read(given, "", strict=strict)
                 raise ConfigError("'node-name' must be specified for the root node", "node-name")
-            node = await self.open(given)
+            node = await self.open(given, strict=strict)
             self.owned.add(node.name)
             return node
 
@@ -73,10 +74,51 @@ class Graph:
             self.owned.discard(name)
             await self.release(node)
 
+    async def reopen(self, given: Given) -> None:
+        """`blockdev-reopen`: a node takes on new options; those not given go back to their defaults."""
+        async with self.lock:
+            name = given.get("node-name")
+            if name is None:
+                raise ConfigError("node-name not specified", "node-name")
+            node = self.nodes.get(name)
+            if node is None:
+                raise EmuError(f"Failed to find node with node-name='{name}'")
+            options = self._reopen_options(node, given)
+            node.check_reopen(options)
+            if options.read_only and not node.read_only:
+                await node.flush()
+            before, node.read_only = node.read_only, options.read_only
+            try:
+                change = Change()
+                change.refresh(node)
+            finally:
+                node.read_only = before
+            await node.reopen(options)
+            change.apply()
+
+    def _reopen_options(self, node: Node[Any], given: Given) -> NodeOptions:
+        if given.get("driver") != node.driver:
+            raise ConfigError("Cannot change the option 'driver'", "driver")
+        left = {key: value for key, value in given.items() if key != "driver"}
+        for role in children_of(node.options_type):
+            child, now = left.get(role, NOT_GIVEN), node.children.get(role)
+            if child is not NOT_GIVEN and child != (now.name if now is not None else None):
+                raise ConfigError(f"Cannot change the option '{role}'", role)
+        if node.is_filter and node.file.read_only:
+            left.setdefault("read-only", True)
+        return read_options(node.options_type, left, strict=True)
+
     # ---- opening -----------------------------------------------------------------------------------------------------
 
     async def open(
-        self, given: Given, *, path: str = "", depth: int = 0, legacy: bool = False, **made: Any
+        self,
+        given: Given,
+        *,
+        path: str = "",
+        depth: int = 0,
+        legacy: bool = False,
+        strict: bool = False,
+        **made: Any,
     ) -> Node[Any]:
         """Open a node and what is below it. `made` are attributes that only the graph gives (`probed`).
 
@@ -86,7 +128,7 @@ class Graph:
             raise ConfigError(
                 f"more than {DEPTH_LIMIT} block nodes on top of each other: do backing files form a loop?"
             )
-        driver, options = self._read(given, path, legacy)
+        driver, options = self._read(given, path, legacy=legacy, strict=strict)
         node = driver(self._name(options.node_name), options)
         for name, value in made.items():
             setattr(node, name, value)
@@ -96,7 +138,7 @@ class Graph:
             for role in children_of(driver.options_type):
                 child = getattr(options, role.replace("-", "_"))
                 if child is not NOT_GIVEN and child is not None:
-                    await self.open_child(node, role, child, path=f"{path}{role}.", legacy=legacy)
+                    await self.open_child(node, role, child, path=f"{path}{role}.", legacy=legacy, strict=strict)
             await node.open(self)
         except BaseException:
             await self._close(node)
@@ -105,7 +147,7 @@ class Graph:
         return node
 
     async def open_child(
-        self, node: Node[Any], role: str, given: Any, *, path: str = "", legacy: bool = False
+        self, node: Node[Any], role: str, given: Any, *, path: str = "", legacy: bool = False, strict: bool = False
     ) -> Node[Any]:
         """Open options (or find a node by its name) as a child of `node`."""
         if isinstance(given, str):
@@ -113,7 +155,7 @@ class Graph:
             self._refuse_loop(node, child)
         else:
             inherited = inherit(node.options, role, given)
-            child = await self.open(inherited, path=path, depth=self._depth[node] + 1, legacy=legacy)
+            child = await self.open(inherited, path=path, depth=self._depth[node] + 1, legacy=legacy, strict=strict)
         await self._adopt(node, role, child)
         return child
 
@@ -135,21 +177,21 @@ class Graph:
             raise
         node.children[role] = child
 
-    def _schema(self, given: Given) -> tuple[type[NodeOptions], dict[str, Any]]:
-        left = dict(given)
-        return find_driver(left.pop("driver")).options_type, left
-
-    def _read(self, given: Given, path: str, legacy: bool) -> tuple[type[Node[Any]], NodeOptions]:
+    def _read(
+        self, given: Given, path: str, *, legacy: bool = False, strict: bool = False
+    ) -> tuple[type[Node[Any]], NodeOptions]:
         left = dict(given)
         name = left.pop("driver", None)
         if name is None:
             raise ConfigError(f"Parameter '{path}driver' is missing", f"{path}driver")
         if not isinstance(name, str):
             raise ConfigError(f"Invalid parameter type for '{path}driver', expected: string", f"{path}driver")
+        if name not in DRIVERS and not legacy:
+            raise ConfigError(f"Parameter '{path}driver' does not accept value '{name}'{did_you_mean(name, DRIVERS)}")
         driver = find_driver(name)
         if legacy:
             _refuse_unknown(driver, left)
-        options = read_options(driver.options_type, left, path=path)
+        options = read_options(driver.options_type, left, path=path, strict=strict)
         if options.force_share and not options.read_only:
             raise ConfigError("force-share=on can only be used with read-only images", "force-share")
         return driver, options

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from aioemu.blockdev.options import NodeOptions
 from aioemu.blockdev.permissions import Edge, Permission, filter_wants
-from aioemu.errors import HostError
+from aioemu.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,6 +86,19 @@ class Opener(Protocol):
         """Open the image that a header names, as the child `backing`: read-only, a relative name beside the image."""
 
 
+class Creator(Protocol):
+    """What an image that is being made may ask of the graph."""
+
+    def find(self, name: str) -> Node[Any]:
+        """A node by its name."""
+
+    def open(self, given: Any) -> Awaitable[Node[Any]]:
+        """Open options as a node of nobody: `release` it."""
+
+    def release(self, node: Node[Any]) -> Awaitable[None]:
+        """Close a node that nobody holds."""
+
+
 T = TypeVar("T", bound=NodeOptions)
 
 
@@ -102,6 +115,7 @@ class Node(Generic[T]):
     is_filter: ClassVar[bool] = False  # shows its child's bytes as they are
     is_format: ClassVar[bool] = False  # an image format: its bytes are not its child's
     grows: ClassVar[bool] = False  # writes beyond the end make it longer
+    create_type: ClassVar[type[Any] | None] = None  # what `create` takes, where images can be made
 
     def __init__(self, name: str, options: T) -> None:
         self.name = name
@@ -123,6 +137,11 @@ class Node(Generic[T]):
 
     async def close(self) -> None:
         """Write back what is held and let go of everything. Called once, also after an `open` that failed."""
+
+    @classmethod
+    async def create(cls, graph: Creator, given: Any, progress: Any) -> None:
+        """Make an image (`given` is a `create_type`); `progress` has `current` and `total` to set."""
+        raise ConfigError("Driver does not support blockdev-create")
 
     def check_reopen(self, options: T) -> None:
         """ConfigError when the node cannot change to these options while it is in use."""

@@ -108,15 +108,18 @@ def children_of(schema: type[Any]) -> list[str]:
     return [name for name, field in option_names(schema).items() if field.metadata["kind"] == "child"]
 
 
-def read_options(schema: type[T], given: Mapping[str, Any], *, path: str = "") -> T:
-    """A schema's values out of what was given. ConfigError in the words of QEMU's option visitors."""
+def read_options(schema: type[T], given: Mapping[str, Any], *, path: str = "", strict: bool = False) -> T:
+    """A schema's values out of what was given; `strict`: of JSON's types, a string is no number.
+
+    ConfigError in the words of QEMU's option visitors.
+    """
     known = option_names(schema)
     left = dict(given)
     values: dict[str, Any] = {}
     for name, field in known.items():
         where = f"{path}{name}"
         if name in left:
-            values[field.name] = _typed(where, left.pop(name), field.metadata)
+            values[field.name] = _typed(where, left.pop(name), {**field.metadata, "strict": strict})
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ConfigError(f"Parameter '{where}' is missing", where)
     for name in left:
@@ -156,7 +159,7 @@ def _text(where: str, value: Any, field: Mapping[str, Any]) -> str:
 def _flag(where: str, value: Any, field: Mapping[str, Any]) -> bool:
     if isinstance(value, bool):
         return value
-    if not isinstance(value, str):
+    if not isinstance(value, str) or field["strict"]:
         _wrong(where, "boolean")
     parsed = parse_bool(value)
     if parsed is None:
@@ -167,7 +170,7 @@ def _flag(where: str, value: Any, field: Mapping[str, Any]) -> bool:
 def _integer(where: str, value: Any, field: Mapping[str, Any]) -> int:
     is_size = field["kind"] == "size"
     parsed = value
-    if isinstance(value, str):
+    if isinstance(value, str) and not field["strict"]:
         parsed = parse_size(value) if is_size else parse_number(value)
         if parsed is None:
             raise ConfigError(f"Parameter '{where}' expects {'a size' if is_size else 'an integer'}", where)
@@ -196,7 +199,7 @@ def _child(where: str, value: Any, field: Mapping[str, Any]) -> Any:
 def _nested(where: str, value: Any, field: Mapping[str, Any]) -> Any:
     if not isinstance(value, Mapping):
         _wrong(where, "object")
-    return read_options(field["schema"], value, path=f"{where}.")
+    return read_options(field["schema"], value, path=f"{where}.", strict=field["strict"])
 
 
 def _any(where: str, value: Any, field: Mapping[str, Any]) -> Any:

@@ -1,7 +1,7 @@
 """The events of the protocol, and the clock that keeps frequent ones from flooding clients.
 
-Names, members and limits are QAPI's (run-state.json, qdev.json, misc.json, char.json of QEMU 10.0). A machine records
-events under these names with these members; what it records under other names is not for clients.
+Names, members and limits are QAPI's (run-state.json, qdev.json, misc.json, char.json, job.json of QEMU 10.0). A machine
+records events under these names with these members; what it records under other names is not for clients.
 """
 
 from __future__ import annotations
@@ -130,6 +130,29 @@ class DeviceUnplugGuestError(Record):
     device: str | None = None
 
 
+class JobStatus(StrEnum):
+    """Where a job is in its life."""
+
+    UNDEFINED = "undefined"
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    READY = "ready"
+    STANDBY = "standby"
+    WAITING = "waiting"
+    PENDING = "pending"
+    ABORTING = "aborting"
+    CONCLUDED = "concluded"
+    NULL = "null"
+
+
+class JobStatusChange(Record):
+    """A job went from one state to another."""
+
+    id: str
+    status: JobStatus
+
+
 EVENTS: tuple[EventClass, ...] = (
     EventClass("SHUTDOWN", Shutdown),
     EventClass("POWERDOWN", Powerdown),
@@ -144,6 +167,7 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("VSERPORT_CHANGE", VserportChange, needs=("devices",), limited=True, key="id"),
     EventClass("DEVICE_DELETED", DeviceDeleted, needs=("devices",)),
     EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
+    EventClass("JOB_STATUS_CHANGE", JobStatusChange, needs=("drives",)),
 )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aioemu.blockdev.backend import Backend
     from aioemu.blockdev.drive import Drive
     from aioemu.blockdev.graph import Graph
+    from aioemu.blockdev.jobs import Jobs
     from aioemu.blockdev.node import Node
 
 INTERFACES = ("none", "virtio")  # of -drive; what else QEMU has needs controllers that are not here
@@ -29,6 +30,7 @@ class Drives:
         self._config = config
         self._log = log.to("block")
         self._graph: Graph | None = None
+        self._jobs: Jobs | None = None
         self.backends: dict[str, Backend] = {}  # of -drive, by id
         self.unnamed: list[Backend] = []  # of devices whose drive= names a node
         self._tasks: set[asyncio.Task[None]] = set()  # nodes that close because their device went
@@ -43,6 +45,15 @@ class Drives:
             self._graph = Graph(self._log.warning)
             self._graph.reserved = self.backends.__contains__
         return self._graph
+
+    @property
+    def jobs(self) -> Jobs:
+        """Work on disks; made when it is first wanted."""
+        if self._jobs is None:
+            from aioemu.blockdev.jobs import Jobs
+
+            self._jobs = Jobs(lambda job: self._log.event("JOB_STATUS_CHANGE", id=job.id, status=job.status.value))
+        return self._jobs
 
     @property
     def used(self) -> bool:
@@ -102,6 +113,12 @@ class Drives:
         for name, _ in self._automatic:
             yield DeviceOptions("virtio-blk", None, None, None, {"drive": name})
 
+    async def end(self) -> None:
+        """The machine ends: no job goes on, and all is on the disks."""
+        if self._jobs is not None:
+            await self._jobs.end()
+        await self.flush()
+
     async def flush(self) -> None:
         """All that guests wrote is on the disks; what cannot be is said and does not stop the others."""
         for backend in self.all:
@@ -113,12 +130,40 @@ class Drives:
 
     def close(self) -> None:
         """Let go of everything, at once."""
+        if self._jobs is not None:
+            self._jobs.close()
         for backend in self.all:
             backend.eject()
         self.backends.clear()
         self.unnamed.clear()
         if self._graph is not None:
             self._graph.close_now()
+
+    async def resize(self, drive: str | None, node_name: str | None, size: int) -> None:
+        """Another size for a drive or a node; the device that has it learns of it."""
+        from aioemu.blockdev.permissions import Permission
+
+        async with self.graph.lock:
+            node = self._find(drive, node_name)
+            if node.read_only:
+                raise EmuError("Image is read-only")
+            edge = self.graph.attach(_Monitor(), "root", node, Permission.RESIZE)
+            try:
+                await node.resize(size)
+            finally:
+                self.graph.detach(edge)
+
+    def _find(self, drive: str | None, node_name: str | None) -> Node[Any]:
+        """By a drive's id or a node's name."""
+        backend = self.backends.get(drive or "")
+        if backend is not None:
+            if backend.edge is None:
+                raise EmuError(f"Device '{drive}' has no medium")
+            return backend.node
+        node = self.graph.nodes.get(node_name or drive or "")
+        if node is None or not node.opened:
+            raise EmuError(f"Cannot find device='{drive or ''}' nor node-name='{node_name or ''}'")
+        return node
 
     # ---- devices -----------------------------------------------------------------------------------------------------
 
@@ -187,6 +232,19 @@ class Drives:
         while f"{prefix}{number}" in self.backends:
             number += 1
         return f"{prefix}{number}"
+
+
+class _Monitor:
+    """Whoever gives commands, as a node's parent."""
+
+    def describe(self) -> str:
+        return "the monitor"
+
+    def child_changed(self, role: str, start: int, length: int) -> None:
+        """Nothing is remembered."""
+
+    def child_resized(self, role: str, size: int) -> None:
+        """Known already."""
 
 
 def _told(exc: BaseException) -> str:

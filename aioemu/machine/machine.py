@@ -47,13 +47,6 @@ if TYPE_CHECKING:
 
 RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
 UNMANNED = ("none", "qtest")  # accelerators without a processor: a test that drives the machine owns the clock
-_STOP_STATES = {
-    StopKind.INTERNAL_ERROR: RunState.INTERNAL_ERROR,
-    StopKind.FAIL_ENTRY: RunState.INTERNAL_ERROR,
-    StopKind.HOST_ERROR: RunState.INTERNAL_ERROR,
-    StopKind.HALTED: RunState.INTERNAL_ERROR,
-    StopKind.DEBUG: RunState.DEBUG,
-}
 
 
 class Machine:
@@ -236,7 +229,7 @@ class Machine:
                 await self._halt(RunState.SHUTDOWN)
                 return
             await self._stand_still()
-            await self.drives.flush()
+            await self.drives.end()
             self.state = RunState.SHUTDOWN
             if not self._exit.done():
                 self._exit.set_result(ExitStatus(cause, code))
@@ -384,7 +377,7 @@ class Machine:
     async def _broken(self, stop: Stop) -> None:
         async with self._control:
             if self.running:
-                await self._halt(_STOP_STATES[stop.kind])
+                await self._halt(RunState.DEBUG if stop.kind is StopKind.DEBUG else RunState.INTERNAL_ERROR)
         text = describe_stop(self.native, self.memory, stop)
         self.log.event("vcpu-stopped", vcpu=stop.vcpu, kind=stop.kind.name.lower(), detail=stop.detail)
         if stop.kind is not StopKind.DEBUG:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aioemu.protocol.hmp.block import block, blockstats
 from aioemu.protocol.hmp.table import HmpCommand, Run, parameters
 from aioemu.protocol.qom import root_of
 
@@ -124,6 +125,15 @@ def _report(name: str) -> Run:
 
 
 INFO: tuple[HmpCommand, ...] = (
+    HmpCommand(
+        "block",
+        "[-n] [-v] [device]",
+        "show info of one block device or all block devices (-n: show named nodes; -v: show details)",
+        block,
+        parameters("n:flag", "v:flag", "device?"),
+        ("query-block", "query-named-block-nodes"),
+    ),
+    HmpCommand("blockstats", "", "show block device statistics", blockstats, qmp=("query-blockstats",)),
     HmpCommand("balloon", "", "show balloon information", _balloon, qmp=("query-balloon",)),
     HmpCommand("chardev", "", "show the character devices", _chardev, qmp=("query-chardev",)),
     HmpCommand("cpus", "", "show infos for each CPU", _cpus, qmp=("query-cpus-fast",)),

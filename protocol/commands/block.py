@@ -1,0 +1,168 @@
+"""Questions about disks (QAPI block-core.json): drives, nodes, figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aioemu.protocol.commands.block_types import (
+    BlockdevCacheInfo,
+    BlockDeviceInfo,
+    BlockDeviceIoStatus,
+    BlockInfo,
+    BlockStats,
+    DetectZeroes,
+    ImageInfo,
+    stats_of,
+)
+from aioemu.protocol.machine import Machine
+from aioemu.protocol.registry import command
+from aioemu.protocol.schema import Record
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.backend import Backend
+    from aioemu.blockdev.node import Node
+    from aioemu.machine.drives import Drives
+
+    AnyNode = Node[Any]
+
+
+class DrivesMachine(Machine):
+    """A machine that has disks (attribute `drives`)."""
+
+    drives: Drives
+
+
+class QueryBlockStats(Record):
+    """`query-nodes`: the nodes instead of the devices."""
+
+    query_nodes: bool | None = None
+
+
+class QueryNamedBlockNodes(Record):
+    """`flat`: images without those below them."""
+
+    flat: bool | None = None
+
+
+@command("query-block", needs=("drives",))
+async def query_block(machine: DrivesMachine) -> list[BlockInfo]:
+    """Every drive, and every disk of a device."""
+    return [await _drive(each) for each in machine.drives.all]
+
+
+@command("query-named-block-nodes", needs=("drives",))
+async def query_named_block_nodes(machine: DrivesMachine, args: QueryNamedBlockNodes) -> list[BlockDeviceInfo]:
+    """Every node, the latest first."""
+    return [await describe_node(each, flat=bool(args.flat)) for each in _nodes(machine.drives)]
+
+
+@command("query-blockstats", needs=("drives",))
+def query_blockstats(machine: DrivesMachine, args: QueryBlockStats) -> list[BlockStats]:
+    """What each disk has done."""
+    if args.query_nodes:
+        return [_node_stats(each) for each in _nodes(machine.drives)]
+    return [_backend_stats(each) for each in machine.drives.all]
+
+
+def qdev_of(backend: Backend) -> str | None:
+    """The path of the device that has the disk."""
+    if backend.device is None or backend.device.startswith("/"):
+        return backend.device
+    return f"/machine/peripheral/{backend.device}/virtio-backend"
+
+
+def _nodes(drives: Drives) -> list[AnyNode]:
+    return [each for each in reversed(drives.graph.nodes.values()) if each.opened] if drives.used else []
+
+
+async def _drive(backend: Backend) -> BlockInfo:
+    inserted = None
+    if backend.edge is not None:
+        inserted = await describe_node(backend.node, flat=False)
+        inserted.cache.writeback = backend.writeback
+        for name, value in backend.limits().items():
+            setattr(inserted, name, value)
+    attached = backend.device is not None
+    return BlockInfo(
+        device=backend.name,
+        qdev=qdev_of(backend),
+        type="unknown",
+        removable=not attached,
+        locked=False,
+        inserted=inserted,
+        io_status=BlockDeviceIoStatus(backend.io_status) if attached else None,
+    )
+
+
+async def describe_node(node: AnyNode, *, flat: bool) -> BlockDeviceInfo:
+    """A node as the protocol tells it."""
+    backing, depth = image_below(node), 0
+    below = backing
+    while below is not None:
+        depth += 1
+        below = image_below(below)
+    return BlockDeviceInfo(
+        file=node.filename,
+        node_name=node.name,
+        ro=node.read_only,
+        drv=node.driver,
+        backing_file=backing.filename if backing is not None else None,
+        backing_file_depth=depth,
+        active=True,
+        encrypted=False,
+        detect_zeroes=DetectZeroes(node.options.detect_zeroes),
+        bps=0,
+        bps_rd=0,
+        bps_wr=0,
+        iops=0,
+        iops_rd=0,
+        iops_wr=0,
+        image=await describe_image(node, flat=flat),
+        cache=BlockdevCacheInfo(writeback=True, direct=node.options.cache.direct, no_flush=node.options.cache.no_flush),
+        write_threshold=0,
+    )
+
+
+async def describe_image(node: AnyNode, *, flat: bool) -> ImageInfo:
+    """The image of a node, with those below it."""
+    facts = {name.replace("-", "_"): value for name, value in node.info().items()}
+    facts.setdefault("dirty_flag", False)
+    below = image_below(node)
+    return ImageInfo(
+        filename=node.filename,
+        format=node.driver,
+        actual_size=await node.allocated_bytes(),
+        backing_image=None if flat or below is None else await describe_image(below, flat=False),
+        **facts,
+    )
+
+
+def image_below(node: AnyNode) -> AnyNode | None:
+    """The backing image, seen through filters on top of it."""
+    while node.is_filter and "file" in node.children:
+        node = node.file
+    return node.backing
+
+
+def _backend_stats(backend: Backend) -> BlockStats:
+    node = backend.node if backend.edge is not None else None
+    return BlockStats(
+        device=backend.name,
+        qdev=qdev_of(backend),
+        node_name=node.name if node is not None else None,
+        stats=stats_of(backend.figures(), counted=True),
+        parent=_node_stats(node.file) if node is not None and "file" in node.children else None,
+        backing=_node_stats(node.backing) if node is not None and node.backing is not None else None,
+    )
+
+
+def _node_stats(node: AnyNode) -> BlockStats:
+    return BlockStats(
+        node_name=node.name,
+        stats=stats_of({}, counted=False),
+        parent=_node_stats(node.file) if "file" in node.children else None,
+        backing=_node_stats(node.backing) if node.backing is not None else None,
+    )
+
+
+COMMANDS = (query_block, query_named_block_nodes, query_blockstats)

@@ -1,0 +1,119 @@
+"""Commands that change disks (QAPI block-core.json): nodes come, go and change; sizes; limits; new images."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from aioemu.blockdev.registry import DRIVERS, find_driver
+from aioemu.errors import MonitorError
+from aioemu.protocol.commands.block import DrivesMachine
+from aioemu.protocol.registry import command
+from aioemu.protocol.schema import Record
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.jobs import Job
+
+BlockdevDriver = StrEnum("BlockdevDriver", {name.upper().replace("-", "_"): name for name in DRIVERS})  # type: ignore[misc]
+
+
+class BlockdevOptions(Record, kw_only=True):
+    """A node's driver and name; its driver says which further members it takes."""
+
+    takes_any: ClassVar = True
+    hidden: ClassVar = ("extra",)
+
+    driver: BlockdevDriver
+    node_name: str | None = None
+    extra: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def given(self) -> dict[str, Any]:
+        """As the block graph takes them."""
+        name = {} if self.node_name is None else {"node-name": self.node_name}
+        return {"driver": str(self.driver), **name, **self.extra}
+
+
+class BlockdevReopen(Record, kw_only=True):
+    """Nodes with their new options."""
+
+    options: list[BlockdevOptions]
+
+
+class NodeName(Record, kw_only=True):
+    """Which node."""
+
+    node_name: str
+
+
+class BlockResize(Record, kw_only=True):
+    """Which drive or node, and its size in bytes."""
+
+    device: str | None = None
+    node_name: str | None = None
+    size: int
+
+
+class BlockdevCreateOptions(Record, kw_only=True):
+    """What image is made; its driver says which further members it takes."""
+
+    takes_any: ClassVar = True
+    hidden: ClassVar = ("extra",)
+
+    driver: BlockdevDriver
+    extra: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class BlockdevCreate(Record, kw_only=True):
+    """A job's name, and what it makes."""
+
+    job_id: str
+    options: BlockdevCreateOptions
+
+
+@command("blockdev-add", needs=("drives",))
+async def blockdev_add(machine: DrivesMachine, args: BlockdevOptions) -> None:
+    """Open a node."""
+    await machine.drives.graph.add(args.given(), strict=True)
+
+
+@command("blockdev-del", needs=("drives",))
+async def blockdev_del(machine: DrivesMachine, args: NodeName) -> None:
+    """Close a node that nobody uses."""
+    await machine.drives.graph.remove(args.node_name)
+
+
+@command("blockdev-reopen", needs=("drives",))
+async def blockdev_reopen(machine: DrivesMachine, args: BlockdevReopen) -> None:
+    """Give nodes new options, while they are in use; what is not given goes back to its default."""
+    for each in args.options:
+        await machine.drives.graph.reopen(each.given())
+
+
+@command("block_resize", needs=("drives",))
+async def block_resize(machine: DrivesMachine, args: BlockResize) -> None:
+    """Set the size of a drive or node; the guest is told."""
+    if args.size < 0:
+        raise MonitorError("Parameter 'size' expects a >0 size")
+    await machine.drives.resize(args.device, args.node_name, args.size)
+
+
+@command("blockdev-create", needs=("drives",))
+async def blockdev_create(machine: DrivesMachine, args: BlockdevCreate) -> None:
+    """Make an image, as a job that stays until it is dismissed."""
+    from aioemu.blockdev.options import read_options
+
+    drives = machine.drives
+    driver = find_driver(str(args.options.driver))
+    if driver.create_type is None:
+        raise MonitorError("Driver does not support blockdev-create")
+    given = read_options(driver.create_type, args.options.extra, path="options.", strict=True)
+
+    async def work(job: Job) -> None:
+        await driver.create(drives.graph, given, job)
+
+    drives.jobs.start(args.job_id, "create", work)
+
+
+COMMANDS = (blockdev_add, blockdev_del, blockdev_reopen, block_resize, blockdev_create)
