@@ -22,12 +22,10 @@ from aioemu.config import CpuModel, MachineConfig
 from aioemu.config.unserved import refuse_unserved
 from aioemu.errors import EmuError
 from aioemu.log import EventLog, Log
-from aioemu.machine import inspect, trees
 from aioemu.machine.board import Board
 from aioemu.machine.boards import make_board
 from aioemu.machine.clock import VirtualClock
 from aioemu.machine.drives import Drives
-from aioemu.machine.hotplug import HotPlug
 from aioemu.machine.iothread import IoThreads
 from aioemu.machine.kit import Kit, Wishes
 from aioemu.machine.memory import make_memory
@@ -39,17 +37,17 @@ from aioemu.machine.serial import SerialPorts
 from aioemu.machine.served import SERVED
 from aioemu.machine.site import Site
 from aioemu.machine.vcpus import enter
+from aioemu.machine.views import Views
 from aioemu.memory.guest import GuestMemory
 
 if TYPE_CHECKING:
-    from aioemu.devices.virtio.balloon import VirtioBalloon
-    from aioemu.machine.keys import Typist
+    pass
 
 RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
 UNMANNED = ("none", "qtest")  # accelerators without a processor: a test that drives the machine owns the clock
 
 
-class Machine:
+class Machine(Views):
     """A machine in the running loop. `open` builds it, `close` frees everything; both may be called once."""
 
     def __init__(self, config: MachineConfig, events: EventLog | None = None) -> None:
@@ -238,57 +236,7 @@ class Machine:
         """Change what follows the guest's reboot, shutdown, panic or a fired watchdog."""
         self.actions = replace(self.actions, **changes)
 
-    # ---- looking inside ----------------------------------------------------------------------------------------------
-
-    @property
-    def vcpus(self) -> list[inspect.Vcpu]:
-        return inspect.list_vcpus(self.native, self.config.smp)
-
-    @property
-    def virtual(self) -> inspect.VirtualMemory:
-        return inspect.VirtualMemory(self.native, self.memory)
-
-    @property
-    def keyboard(self) -> Typist | None:
-        """Who presses the keys, where there is a keyboard."""
-        found: Typist | None = self.kit.chips.get("i8042-keys")
-        return found
-
-    @property
-    def devices(self) -> HotPlug:
-        """What adds and removes devices while the guest runs."""
-        return HotPlug(self.site, self.emit)
-
-    def find_balloon(self) -> VirtioBalloon | None:
-        """The first balloon device."""
-        found = (device for device in self.site.devices.values() if hasattr(device, "actual_bytes"))
-        return next(found, None)
-
-    def registers(self, vcpu: int) -> str:
-        """A vCPU's registers as text; while it stands still."""
-        return inspect.registers_text(self.native, vcpu)
-
-    def qtree(self) -> str:
-        """Every device, by the bus it is on, as text."""
-        return trees.device_text(self.site)
-
-    def pci_report(self) -> str:
-        """Every PCI function as the guest has set it up, as text."""
-        return trees.pci_text(self.site)
-
-    def mtree(self) -> str:
-        """What is where on the bus, as text."""
-        return inspect.bus_text(self.native.router.regions, self.memory)
-
-    def qtest_lines(self, path: str, outputs: bool) -> Callable[[], list[bool]] | None:
-        """What reads the inputs of the controller at `path` for a test; None where there is nothing to watch."""
-        if outputs or path.rpartition("/")[2] != "ioapic":
-            return None
-        return lambda: inspect.line_levels(self.kit.sources)
-
-    def inject_nmi(self) -> None:
-        """A non-maskable interrupt for every processor."""
-        inspect.inject_nmi(self.native)
+    # ---- what it leaves behind ---------------------------------------------------------------------------------------
 
     def emit(self, name: str, **data: object) -> None:
         """Record an event under its QMP name; whoever subscribed to `events` learns of it at once."""

@@ -1,0 +1,85 @@
+"""What a machine shows of itself: processors, devices, the bus, as the monitor and a test ask for it.
+
+Nothing here changes the machine but what is said to: a key, an NMI, a device that comes or goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aioemu.machine import inspect, trees
+from aioemu.machine.hotplug import HotPlug
+
+if TYPE_CHECKING:
+    from aioemu.config import MachineConfig
+    from aioemu.devices.virtio.balloon import VirtioBalloon
+    from aioemu.machine.keys import Typist
+    from aioemu.machine.kit import Kit
+    from aioemu.machine.native import Native
+    from aioemu.machine.site import Site
+    from aioemu.memory.guest import GuestMemory
+
+
+class Views:
+    """The part of a machine that looks; the machine itself has the attributes."""
+
+    config: MachineConfig
+    native: Native
+    memory: GuestMemory
+    kit: Kit
+    site: Site
+
+    def emit(self, name: str, **data: object) -> None:
+        """Record an event under its QMP name."""
+        raise NotImplementedError
+
+    @property
+    def vcpus(self) -> list[inspect.Vcpu]:
+        return inspect.list_vcpus(self.native, self.config.smp)
+
+    @property
+    def virtual(self) -> inspect.VirtualMemory:
+        return inspect.VirtualMemory(self.native, self.memory)
+
+    @property
+    def keyboard(self) -> Typist | None:
+        """Who presses the keys, where there is a keyboard."""
+        found: Typist | None = self.kit.chips.get("i8042-keys")
+        return found
+
+    @property
+    def devices(self) -> HotPlug:
+        """What adds and removes devices while the guest runs."""
+        return HotPlug(self.site, self.emit)
+
+    def find_balloon(self) -> VirtioBalloon | None:
+        """The first balloon device."""
+        found = (device for device in self.site.devices.values() if hasattr(device, "actual_bytes"))
+        return next(found, None)
+
+    def registers(self, vcpu: int) -> str:
+        """A vCPU's registers as text; while it stands still."""
+        return inspect.registers_text(self.native, vcpu)
+
+    def qtree(self) -> str:
+        """Every device, by the bus it is on, as text."""
+        return trees.device_text(self.site)
+
+    def pci_report(self) -> str:
+        """Every PCI function as the guest has set it up, as text."""
+        return trees.pci_text(self.site)
+
+    def mtree(self) -> str:
+        """What is where on the bus, as text."""
+        return inspect.bus_text(self.native.router.regions, self.memory)
+
+    def qtest_lines(self, path: str, outputs: bool) -> Callable[[], list[bool]] | None:
+        """What reads the inputs of the controller at `path` for a test; None where there is nothing to watch."""
+        if outputs or path.rpartition("/")[2] != "ioapic":
+            return None
+        return lambda: inspect.line_levels(self.kit.sources)
+
+    def inject_nmi(self) -> None:
+        """A non-maskable interrupt for every processor."""
+        inspect.inject_nmi(self.native)
