@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 from array import array
+from contextlib import suppress
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from aioemu.blockdev.qcow2.header import OFFSET_MAX, REFTABLE_BYTES_MAX
@@ -179,21 +181,51 @@ class Allocator:
 
     async def drop(self, freed: list[Freed]) -> None:
         """Count down what nothing on the disk refers to any more; part of a commit."""
+        while freed:
+            each = freed[0]
+            try:
+                await self._drop_run(each)
+            except BaseException:
+                self.freed[:0] = freed  # tried again by the next commit
+                raise
+            del freed[0]
+
+    async def _drop_run(self, each: Freed) -> None:
+        """Count down clusters in a row, one block of counts at a time; `each` shrinks as it goes."""
         image, width = self._image, self._image.width
-        bits = image.layout.bits
-        for each in freed:
-            for cluster in range(each.first, each.first + each.count):
-                block = await self._block(cluster // width.per_block, committing=True)
-                at = cluster % width.per_block
-                value = width.get(block, at) if block is not None else 0
-                if block is None or not value:
-                    await image.corrupt(f"reference count of cluster {cluster << bits:#x} would fall below zero")
-                    return
-                width.put(block, at, value - 1)
-                if value == 1:
-                    self._hint = min(self._hint, cluster)
+        while each.count:
+            start = each.first % width.per_block
+            count = min(each.count, width.per_block - start)
+            number = each.first // width.per_block
+            block = await self._block(number, committing=True)
+            values = [width.get(block, at) for at in range(start, start + count)] if block is not None else [0]
+            if not all(values):
+                each.count = 0
+                await image.corrupt(
+                    f"reference count of a cluster from {each.first << image.layout.bits:#x} on is zero"
+                )
             if each.discard:
-                await image.store.discard(each.first << bits, each.count << bits)
+                await self._discard_last(each.first, values)
+                block = await self._block(number, committing=True)
+            if block is None:
+                continue
+            for at, value in enumerate(values, start):
+                width.put(block, at, value - 1)
+            if 1 in values:
+                self._hint = min(self._hint, each.first + values.index(1))
+            each.first += count
+            each.count -= count
+
+    async def _discard_last(self, first: int, counts: list[int]) -> None:
+        """Tell the host of clusters that lose their last reference; before anybody can take them again."""
+        bits = self._image.layout.bits
+        at = 0
+        for last, group in groupby(count == 1 for count in counts):
+            length = len(list(group))
+            if last:
+                with suppress(HostError):  # advice
+                    await self._image.store.discard(first + at << bits, length << bits)
+            at += length
 
     async def count(self, cluster: int) -> int:
         """How often a cluster is referred to."""

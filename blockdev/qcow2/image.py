@@ -248,11 +248,13 @@ class Image:
         if bitmaps is not None:
             spans.append((bitmaps.directory_offset, bitmaps.directory_size))
         for start, size in spans:
+            if size and start >= self.store.size:
+                await self.corrupt(f"a metadata table at {start:#x} is beyond the end of the file")
             found.extend(range(start >> bits, start + size + mask >> bits))
         for tables, covered in ((self.l1.entries, OFFSET_MASK), (self.refcount_table.entries, ~511)):
             offsets = [entry & covered for entry in tables if entry & covered]
-            if any(offset & mask for offset in offsets):
-                await self.corrupt("a metadata table is not at a cluster's start")
+            if any(offset & mask or offset >= self.store.size for offset in offsets):
+                await self.corrupt("a metadata table is not at a cluster's start, or beyond the end of the file")
             found.extend(offset >> bits for offset in offsets)
         ordered = array("Q", sorted(found))
         if any(ordered[at] == ordered[at + 1] for at in range(len(ordered) - 1)):

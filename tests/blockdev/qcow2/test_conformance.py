@@ -178,7 +178,7 @@ async def play(path: Path, truth: bytearray, theirs: list[Op], ours: list[Op]) -
         fill(path, *(op.command() for op in theirs))
     truth[:] = contents(path) if theirs else truth
     async with opened(path, discard="unmap") as node:
-        assert await node.read(0, SIZE) == truth
+        assert await node.read(0, node.size) == truth
         assert await read_by_extents(node) == truth
         for op in ours:
             await op.on(node)
@@ -186,7 +186,7 @@ async def play(path: Path, truth: bytearray, theirs: list[Op], ours: list[Op]) -
                 await settle(node, op, truth)
             else:
                 op.on_truth(truth)
-        assert await node.read(0, SIZE) == truth
+        assert await node.read(0, node.size) == truth
         await node.flush()
         assert await read_by_extents(node) == truth
     check(path)
