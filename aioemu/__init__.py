@@ -32,10 +32,14 @@ if TYPE_CHECKING:
     from aioemu.errors import HostError as HostError
     from aioemu.errors import MonitorError as MonitorError
     from aioemu.errors import StateError as StateError
+    from aioemu.lab import Lab as Lab
+    from aioemu.netdev.capture import Capture as Capture
+    from aioemu.netdev.link import Link as Link
 
 # name -> module that defines it; the type checker reads the imports above instead
 EXPORTS = {
     "AccelError": "aioemu.errors",
+    "Capture": "aioemu.netdev.capture",
     "ConfigError": "aioemu.errors",
     "Deferred": "aioemu.api",
     "EmuError": "aioemu.errors",
@@ -43,6 +47,8 @@ EXPORTS = {
     "ExitStatus": "aioemu.api",
     "GuestError": "aioemu.errors",
     "HostError": "aioemu.errors",
+    "Lab": "aioemu.lab",
+    "Link": "aioemu.netdev.link",
     "MMIO": "aioemu.bus.wires",
     "Machine": "aioemu.api",
     "MachineConfig": "aioemu.config",

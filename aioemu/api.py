@@ -102,6 +102,7 @@ class Machine:
         self.events = Events(self._log)
         self._machine: _Machine | None = None
         self._hub: MonitorHub | None = None
+        self._closed = False
         self._placements: list[tuple[Placeable, int, int, str]] = []
         self._plugged: dict[str, VirtioDevice] = {}
 
@@ -155,6 +156,12 @@ class Machine:
             self._hub = None
         if self._machine is not None:
             self._machine.close()
+            self._closed = True
+
+    @property
+    def is_open(self) -> bool:
+        """Built, and not closed."""
+        return self._machine is not None and not self._closed
 
     @property
     def machine(self) -> _Machine:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -67,6 +68,22 @@ class _Sink:
         self.ptr = lib.core_capture_new(buffer_bytes, snap_bytes, for_program)
         if self.ptr == ffi.NULL:
             raise HostError(f"a capture buffer of {buffer_bytes} bytes")
+
+    async def finish(self) -> int:
+        """Write what is left and close the file, in a thread because a disk may be slow: 0 or -errno."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[int] = loop.create_future()
+
+        def close() -> None:
+            rc = lib.core_capture_close(self.ptr)
+            loop.call_soon_threadsafe(done.set_result, rc)
+
+        thread = threading.Thread(target=close, name="capture-close", daemon=True)
+        thread.start()
+        rc = await done
+        thread.join()
+        self.free()
+        return rc
 
     def free(self) -> None:
         lib.core_capture_free(self.ptr)
@@ -207,13 +224,7 @@ class Capture:
         if sink is None:
             return
         self._last_stats = self._read_stats(sink)
-        closing = asyncio.get_running_loop().run_in_executor(None, lib.core_capture_close, sink.ptr)
-        try:
-            rc = await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            closing.add_done_callback(lambda _: sink.free())
-            raise
-        sink.free()
+        rc = await asyncio.shield(asyncio.ensure_future(sink.finish()))
         if rc < 0:
             raise HostError(f"write {self.path}", -rc)
 

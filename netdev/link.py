@@ -169,6 +169,11 @@ class Link:
             lib.core_link_set_up(self.ptr, up)
             self.tell("link-up" if up else "link-down")
 
+    def set_alive(self, end: Port, alive: bool) -> None:
+        """Whether what is joined to an end is switched on: the other end has no carrier while it is not."""
+        if self.ptr != ffi.NULL:
+            lib.core_link_set_alive(self.ptr, 0 if end is self.a else 1, alive)
+
     async def flap(self, *, down_ms: float, up_ms: float, times: int) -> None:
         """Lose the carrier and get it back, so many times; takes as long. Cancelled, it leaves the link up."""
         try:

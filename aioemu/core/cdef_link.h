@@ -41,6 +41,7 @@ core_link *core_link_new(core_io *io);
 void core_link_free(core_link *link);
 core_port *core_link_end(core_link *link, uint32_t end);
 void core_link_set_up(core_link *link, int up);
+void core_link_set_alive(core_link *link, uint32_t end, int alive);
 int core_link_is_up(core_link *link);
 /* direction 0: from end 0 to end 1; 1: back. In force when these return. */
 int core_link_impair(core_link *link, uint32_t direction, const core_impair *config);

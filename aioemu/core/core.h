@@ -9,6 +9,7 @@
 
 #include "cdef.h"
 #include "cdef_link.h"
+#include "cdef_switch.h"
 
 enum {
     CORE_MAX_VCPUS = 255,   /* xAPIC ids are 8 bits, 255 is broadcast */

@@ -25,7 +25,8 @@ static void end_ready(struct core_port *port, uint32_t queue) {
 /* What one end sees of its peer is what the other end shows to its own. */
 static void show_carrier(struct core_link *link) {
     for (int i = 0; i < 2; i++) {
-        core_port_set_up(&link->ends[i].port, link->up && core_port_carrier(&link->ends[1 - i].port));
+        bool there = link->alive[1 - i] && core_port_carrier(&link->ends[1 - i].port);
+        core_port_set_up(&link->ends[i].port, link->up && there);
     }
 }
 
@@ -63,16 +64,14 @@ static int end_drive(struct core_port *port, struct core_io *io) {
     if (io == before) {
         return 0;
     }
+    lane_leave(&link->lanes[0]);
+    lane_leave(&link->lanes[1]);
+    core_io_sync(before); /* what was posted there, and what fires */
     for (int i = 0; i < 2; i++) {
-        pthread_mutex_lock(&link->lanes[i].lock);
+        lane_detach(&link->lanes[i], before);
     }
     link->io = io;
     for (int i = 0; i < 2; i++) {
-        pthread_mutex_unlock(&link->lanes[i].lock);
-    }
-    core_io_sync(before); /* what was posted there */
-    for (int i = 0; i < 2; i++) {
-        lane_detach(&link->lanes[i], before);
         lane_attach(&link->lanes[i]);
     }
     return 0;
@@ -94,7 +93,7 @@ core_link *core_link_new(core_io *io) {
         return NULL;
     }
     link->io = io;
-    link->up = true;
+    link->up = link->alive[0] = link->alive[1] = true;
     for (uint32_t i = 0; i < 2; i++) {
         core_port_init(&link->ends[i].port, &end_ops, CORE_TAKES_ALL);
         atomic_store(&link->ends[i].port.up, false);
@@ -112,11 +111,9 @@ void core_link_free(core_link *link) {
     }
     core_port_part(&link->ends[0].port);
     core_port_part(&link->ends[1].port);
+    lane_leave(&link->lanes[0]);
+    lane_leave(&link->lanes[1]);
     core_io_sync(link->io);
-    for (int i = 0; i < 2; i++) {
-        lane_detach(&link->lanes[i], link->io);
-    }
-    core_io_sync(link->io); /* a timer may have posted before it was cleared */
     for (int i = 0; i < 2; i++) {
         lane_detach(&link->lanes[i], link->io);
         lane_free(&link->lanes[i]);
@@ -144,6 +141,14 @@ void core_link_set_up(core_link *link, int up) {
     show_carrier(link);
     for (int i = 0; i < 2 && !up; i++) {
         lane_cut(&link->lanes[i]);
+    }
+}
+
+/* What is at (end) is switched on, or off: the other end sees that as its carrier. */
+void core_link_set_alive(core_link *link, uint32_t end, int alive) {
+    if (end < 2) {
+        link->alive[end] = alive;
+        show_carrier(link);
     }
 }
 

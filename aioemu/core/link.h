@@ -68,6 +68,7 @@ struct lane {
     _Atomic bool waiting; /* a direct sender was told to wait */
     _Atomic bool watched; /* ... and the patience timer is set, or will be */
     _Atomic int64_t waiting_since_ns;
+    bool moving;      /* to another context: no timer is set meanwhile */
     int64_t armed_ns; /* what the timer is, or will be, set to */
     struct core_io_timer timer, patience;
     _Atomic uint64_t passed, passed_bytes; /* directly */
@@ -85,6 +86,7 @@ struct core_link {
     struct lane lanes[2]; /* lane i leads from end i to the other one */
     struct core_io *io;   /* changed under the locks of both lanes */
     _Atomic bool up;
+    bool alive[2]; /* who is at each end is switched on; control thread */
 };
 
 /* link_lane.c */
@@ -97,5 +99,6 @@ void lane_cut(struct lane *lane);
 /* With the lock: bring `direct` up to date. After the lock is released, lane_settle waits for direct senders to be out. */
 void lane_update(struct lane *lane);
 void lane_settle(struct lane *lane);
+void lane_leave(struct lane *lane);                      /* its context: no timer is set from now on */
 void lane_detach(struct lane *lane, struct core_io *io); /* from its context */
 void lane_attach(struct lane *lane);                     /* to the link's: go on there */

@@ -38,10 +38,20 @@ void lane_settle(struct lane *lane) {
     }
 }
 
+/* Set a timer in the context, which is the caller's own; not while the lane is moved away from it. */
+static void set_in_context(struct lane *lane, struct core_io_timer *timer, int64_t due_ns) {
+    pthread_mutex_lock(&lane->lock);
+    struct core_io *io = lane->moving ? NULL : lane->link->io;
+    pthread_mutex_unlock(&lane->lock);
+    if (io && due_ns != INT64_MAX) {
+        core_io_timer_set(io, timer, due_ns);
+    }
+}
+
 /* Look after the receiver some time from now, unless that is going to happen anyhow. */
 static void watch_patience(void *arg) {
     struct lane *lane = arg;
-    core_io_timer_set(lane->link->io, &lane->patience, core_monotonic_ns() + PATIENCE_NS);
+    set_in_context(lane, &lane->patience, core_monotonic_ns() + PATIENCE_NS);
 }
 
 static void told_to_wait(struct lane *lane) {
@@ -51,7 +61,7 @@ static void told_to_wait(struct lane *lane) {
     atomic_store(&lane->waiting_since_ns, core_monotonic_ns());
     if (!atomic_exchange(&lane->watched, true)) {
         pthread_mutex_lock(&lane->lock);
-        (void)core_io_post(lane->link->io, watch_patience, lane);
+        atomic_store(&lane->watched, !lane->moving && core_io_post(lane->link->io, watch_patience, lane) == 0);
         pthread_mutex_unlock(&lane->lock);
     }
 }
@@ -64,7 +74,7 @@ static void lose_patience(struct core_io_timer *timer) {
         return;
     }
     if (end > now) {
-        core_io_timer_set(lane->link->io, &lane->patience, end);
+        set_in_context(lane, &lane->patience, end);
         return;
     }
     atomic_store(&lane->watched, false);
@@ -162,14 +172,12 @@ static void set_timer(void *arg) {
     pthread_mutex_lock(&lane->lock);
     int64_t due = lane->armed_ns;
     pthread_mutex_unlock(&lane->lock);
-    if (due != INT64_MAX) {
-        core_io_timer_set(lane->link->io, &lane->timer, due);
-    }
+    set_in_context(lane, &lane->timer, due);
 }
 
 /* With the lock: have the context look at (due_ns). */
 static void arm(struct lane *lane, int64_t due_ns) {
-    if (due_ns < lane->armed_ns) {
+    if (due_ns < lane->armed_ns && !lane->moving) {
         lane->armed_ns = due_ns;
         (void)core_io_post(lane->link->io, set_timer, lane);
     }
@@ -349,6 +357,12 @@ void lane_init(struct lane *lane, struct core_link *link, uint32_t index) {
     link_queue_init(&lane->queue);
 }
 
+void lane_leave(struct lane *lane) {
+    pthread_mutex_lock(&lane->lock);
+    lane->moving = true;
+    pthread_mutex_unlock(&lane->lock);
+}
+
 void lane_detach(struct lane *lane, struct core_io *io) {
     core_io_timer_clear(io, &lane->timer);
     core_io_timer_clear(io, &lane->patience);
@@ -356,6 +370,7 @@ void lane_detach(struct lane *lane, struct core_io *io) {
 
 void lane_attach(struct lane *lane) {
     pthread_mutex_lock(&lane->lock);
+    lane->moving = false;
     lane->armed_ns = INT64_MAX;
     arm(lane, lane->stalled ? INT64_MAX : link_queue_next(&lane->queue));
     atomic_store(&lane->watched, false);

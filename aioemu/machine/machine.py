@@ -75,6 +75,7 @@ class Machine(Views):
         self._control = asyncio.Lock()
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._boot_files: BootFiles | None = None
+        self.links: dict[str, Any] = {}  # the links that its network cards are on, by name
         self.own_devices: dict[str, Any] = {}  # virtio devices of the program, plugged in before the guest boots
 
     # ---- building --------------------------------------------------------------------------------------------------

@@ -247,6 +247,14 @@ async def test_carrier_is_the_other_ends_peer(rig: Rig) -> None:
     assert carriers(rig) == (True, True)
 
 
+async def test_peer_that_is_switched_off(rig: Rig) -> None:
+    """What is switched off is joined and yet no carrier."""
+    rig.link.set_alive(rig.link.b, False)
+    assert carriers(rig) == (False, True)
+    rig.link.set_alive(rig.link.b, True)
+    assert carriers(rig) == (True, True)
+
+
 async def test_down_and_up(rig: Rig) -> None:
     """A link that is down has no carrier, passes nothing and loses what was on its way."""
     await rig.link.impair(delay_ms=50)

@@ -1,0 +1,191 @@
+"""A lab: machines, links and captures live and end together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from aioemu import EmuError, Lab, Machine
+from aioemu.errors import ConfigError
+from aioemu.netdev.peer import Wire
+
+LIMIT_S = 10.0
+QUIET = {"machine": "microvm", "accel": "qtest", "memory": "2M"}
+FRAME = bytes(range(60))
+
+
+class Keeper:
+    """Keeps what comes."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.wire: Wire | None = None
+
+    def wired(self, wire: Wire) -> None:
+        self.wire = wire
+
+    def frame_received(self, frame: bytes) -> None:
+        self.frames.append(frame)
+
+    def send(self, frame: bytes) -> None:
+        assert self.wire is not None
+        self.wire.send(frame)
+
+
+def footprint() -> tuple[int, int, int]:
+    """Descriptors, threads and tasks of this process."""
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), len(asyncio.all_tasks())
+
+
+async def until(keeper: Keeper, count: int) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while len(keeper.frames) < count:
+            await asyncio.sleep(0)
+
+
+async def test_peers_over_links_and_a_switch() -> None:
+    """Objects with `frame_received` are ends of links, directly and through a switch."""
+    one, two, three = Keeper(), Keeper(), Keeper()
+    async with Lab() as lab:
+        switch = lab.switch()
+        lab.link(one, switch)
+        lab.link(two, switch)
+        direct = lab.link(three, switch, "third", seed=5)
+        await lab.start()
+        await direct.a_to_b.impair(loss=1.0)
+        three.send(b"\xff" * 12 + FRAME)
+        one.send(b"\xff" * 6 + bytes([2] * 6) + FRAME)
+        await until(two, 1)
+        await until(three, 1)
+        assert direct.a_to_b.stats.dropped == {"loss": 1}
+    assert len(one.frames) == 0
+
+
+async def test_nothing_is_left() -> None:
+    """No descriptor, thread or task stays, whatever there was."""
+    for _ in range(2):
+        before = footprint()
+        async with Lab() as lab:
+            for index in range(3):
+                lab.machine(f"m{index}", **QUIET)
+            switch = lab.switch()
+            for _ in range(10):
+                lab.link(Keeper(), switch)
+            await lab.start()
+    assert footprint() == before
+
+
+async def test_body_that_fails(tmp_path: Path) -> None:
+    """An exception in the block ends everything, keeps its type and says how the machines were."""
+    before = footprint()
+
+    async def body() -> None:
+        async with Lab() as lab:
+            lab.machine("alpha", **QUIET)
+            lab.link(Keeper(), lab.hub())
+            lab.capture(tmp_path / "x.pcapng")
+            await lab.start()
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        await body()
+    assert any("machine alpha" in note for note in caught.value.__notes__)
+    assert footprint() == before
+    assert (tmp_path / "x.pcapng").stat().st_size > 0
+
+
+async def test_machine_that_cannot_be_built() -> None:
+    """When one machine fails, the others are gone too."""
+    before = footprint()
+
+    async def body() -> None:
+        async with Lab() as lab:
+            lab.machine("good", **QUIET)
+            lab.machine("bad", **QUIET, devices=["no-such-device"])
+            await lab.start()
+
+    with pytest.raises(ConfigError, match="no-such"):
+        await body()
+    assert footprint() == before
+
+
+async def test_machines_become_ready_together() -> None:
+    """All machines come up at once: waiting takes as long as the slowest, not as all of them."""
+    order: list[str] = []
+    gate = asyncio.Barrier(3)
+
+    async def ready(vm: Machine) -> None:
+        await gate.wait()  # nobody gets through before all wait here
+        order.append(vm.machine.name)
+
+    async with Lab() as lab:
+        for name in "abc":
+            lab.machine(name, ready=ready, **QUIET)
+        await asyncio.wait_for(lab.start(), LIMIT_S)
+    assert sorted(order) == ["a", "b", "c"]
+
+
+async def test_machine_that_is_never_ready() -> None:
+    """The one that is not ready in time is named, and leaving the block ends the others at once."""
+    start = time.monotonic()
+
+    async def body() -> None:
+        async with Lab() as lab:
+            lab.machine("quick", **QUIET)
+            lab.machine("slow", ready="login:", **QUIET)
+            await lab.start(timeout=0.05)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await body()
+    assert caught.group_contains(TimeoutError, match="slow was not ready")
+    assert time.monotonic() - start < LIMIT_S
+
+
+async def test_names_are_unique() -> None:
+    """A second machine, link or switch of the same name is refused."""
+    async with Lab() as lab:
+        lab.machine("a", **QUIET)
+        lab.link(Keeper(), Keeper(), "x")
+        lab.switch("s")
+        for again in (
+            lambda: lab.machine("a", **QUIET),
+            lambda: lab.link(Keeper(), Keeper(), "x"),
+            lambda: lab.switch("s"),
+        ):
+            with pytest.raises(EmuError, match="called"):
+                again()
+
+
+async def test_events_of_the_links() -> None:
+    """What is done to links is in the lab's event log, with the link's name."""
+    async with Lab() as lab:
+        link = lab.link(Keeper(), Keeper(), "x")
+        await link.down()
+        await link.up()
+        await link.impair(delay_ms=1)
+    told = [(event.name, event.fields["link"]) for event in lab.events]
+    assert told[:2] == [("link-down", "x"), ("link-up", "x")]
+    assert ("link-impaired", "x") in told
+
+
+async def test_many_links() -> None:
+    """300 impaired links come and go in one process, quickly and without a trace."""
+    async with Lab() as lab:
+        lab.link(Keeper(), Keeper())
+    before = footprint()
+    start = time.monotonic()
+    async with Lab() as lab:
+        switch = lab.switch()
+        keepers = [Keeper() for _ in range(300)]
+        for keeper in keepers:
+            await lab.link(keeper, switch).impair(delay_ms=1, jitter_ms=0.5)
+        keepers[0].send(b"\xff" * 6 + bytes([2] * 6) + FRAME)
+        for keeper in keepers[1:]:
+            await until(keeper, 1)
+    assert footprint() == before
+    assert time.monotonic() - start < LIMIT_S
