@@ -18,6 +18,9 @@ from aioemu.netdev.options import read_options
 from aioemu.netdev.port import Port
 
 BACK_ENDS: dict[str, str] = {
+    "dgram": "aioemu.netdev.dgram",
+    "socket": "aioemu.netdev.socket",
+    "stream": "aioemu.netdev.stream",
     "user": "aioemu.netdev.user",
 }
 

@@ -5,6 +5,7 @@ Names, defaults and checks are QEMU's; the host's IPv6 addresses, in brackets, a
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from typing import NoReturn
 
 from aioemu.config.grammar import parse_number
 from aioemu.errors import ConfigError
+from aioemu.netdev.addresses import UNIX_PATH_BYTES, sockaddr, sockaddr_un
 
 NAME_BYTES = 255  # of a host or domain name: one DHCP option (RFC 2132, 2)
 BOOTFILE_BYTES = 127  # of the BOOTP field `file`, with its final zero (RFC 951, 3)
-UNIX_PATH_BYTES = 107  # unix(7), without the final zero
 DEFAULT_NET, DEFAULT_MASK = "10.0.2.0", 0xFFFFFF00
 HOST, DNS, DHCP = 0x0202, 0x0203, 0x020F  # where they are in a network that says nothing of them
 DEFAULT_PREFIX6, DEFAULT_PREFIX6_LENGTH = "fec0::", 64
@@ -227,18 +228,6 @@ class GuestForward:
     is_command: bool
 
 
-def sockaddr(host: bytes, port: int) -> bytes:
-    """A struct sockaddr_in or sockaddr_in6."""
-    if len(host) == 4:
-        return struct.pack("=H", socket.AF_INET) + struct.pack(">H4s8x", port, host)
-    return struct.pack("=H", socket.AF_INET6) + struct.pack(">HI16sI", port, 0, host, 0)
-
-
-def sockaddr_un(path: str) -> bytes:
-    """A struct sockaddr_un."""
-    return struct.pack("=H108s", socket.AF_UNIX, path.encode())
-
-
 def parse_hostfwd(rule: str) -> HostForward:
     """Read `[tcp|udp]:[address]:port-[address]:port` or `unix:path-[address]:port`."""
 
@@ -258,7 +247,7 @@ def parse_hostfwd(rule: str) -> HostForward:
         path = outside
         if not path.startswith("/"):
             bad("the path of a unix socket must be absolute")
-        if len(path.encode()) > UNIX_PATH_BYTES:
+        if len(os.fsencode(path)) > UNIX_PATH_BYTES:
             bad(f"the path of a unix socket has at most {UNIX_PATH_BYTES} bytes")
         host = sockaddr_un(path)
     else:

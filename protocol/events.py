@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from aioemu.protocol.registry import EventClass
 from aioemu.protocol.schema import Record, UInt64
+from aioemu.protocol.socket_types import SocketAddress
 
 INTERVAL_S = 1.0  # between two events of a limited kind
 
@@ -153,6 +154,19 @@ class JobStatusChange(Record):
     status: JobStatus
 
 
+class NetdevStreamConnected(Record):
+    """The connection of a `stream` or `socket` back end is there."""
+
+    netdev_id: str
+    addr: SocketAddress
+
+
+class NetdevStreamDisconnected(Record):
+    """The connection of a `stream` or `socket` back end is over."""
+
+    netdev_id: str
+
+
 EVENTS: tuple[EventClass, ...] = (
     EventClass("SHUTDOWN", Shutdown),
     EventClass("POWERDOWN", Powerdown),
@@ -168,6 +182,8 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("DEVICE_DELETED", DeviceDeleted, needs=("devices",)),
     EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
     EventClass("JOB_STATUS_CHANGE", JobStatusChange, needs=("drives",)),
+    EventClass("NETDEV_STREAM_CONNECTED", NetdevStreamConnected, needs=("nics",)),
+    EventClass("NETDEV_STREAM_DISCONNECTED", NetdevStreamDisconnected, needs=("nics",)),
 )
 
 
