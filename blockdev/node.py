@@ -98,6 +98,12 @@ class Creator(Protocol):
     def release(self, node: Node[Any]) -> Awaitable[None]:
         """Close a node that nobody holds."""
 
+    def attach(self, parent: Parent, role: str, child: Node[Any], used: Permission, shared: Permission) -> Edge:
+        """Put a parent on a node. ConfigError when others do not allow what it does."""
+
+    def detach(self, edge: Edge) -> None:
+        """Take a parent away."""
+
 
 T = TypeVar("T", bound=NodeOptions)
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from aioemu.blockdev.node import Extent, ExtentKind, Node, Opener
+from aioemu.blockdev.node import Creator, Extent, ExtentKind, Node, Opener
 from aioemu.blockdev.permissions import Permission, backing_wants, data_wants, metadata_wants
 from aioemu.blockdev.qcow2 import header as fields
 from aioemu.blockdev.qcow2.compressed import Decompressor
+from aioemu.blockdev.qcow2.create import Qcow2CreateOptions, create
 from aioemu.blockdev.qcow2.entries import OFFSET_MASK, Kind, Run
 from aioemu.blockdev.qcow2.erase import Eraser
 from aioemu.blockdev.qcow2.facts import describe_image
-from aioemu.blockdev.qcow2.header import Header, parse
+from aioemu.blockdev.qcow2.header import Header
 from aioemu.blockdev.qcow2.image import Image
+from aioemu.blockdev.qcow2.opening import open_data_file, read_header
 from aioemu.blockdev.qcow2.options import Qcow2Options, check_options, is_lazy, limits
 from aioemu.blockdev.qcow2.repair import repair
 from aioemu.blockdev.qcow2.resize import check_resize, finish_growth, make_room, shrink
@@ -35,6 +37,7 @@ class Qcow2Node(Node[Qcow2Options]):
     driver = "qcow2"
     options_type = Qcow2Options
     is_format = True
+    create_type = Qcow2CreateOptions
 
     def __init__(self, name: str, options: Qcow2Options) -> None:
         super().__init__(name, options)
@@ -51,6 +54,21 @@ class Qcow2Node(Node[Qcow2Options]):
     def header(self) -> Header:
         return self.image.header
 
+    @classmethod
+    async def create(cls, graph: Creator, given: Qcow2CreateOptions, progress: Any) -> None:
+        await create(graph, given, progress)
+
+    async def preallocate(self, start: int, length: int, keep: bool) -> None:
+        """Map a range that has no clusters; (keep): as an external data file holds it, not as zeros."""
+        image = self.image
+        await self._begin(image)
+        end = start + length + image.layout.mask & ~image.layout.mask
+        while start < end:
+            if keep:
+                start += await self._writer.link_external(start, end - start)
+            else:
+                start += await self._writer.allocate_clear(start, end - start)
+
     # ---- life --------------------------------------------------------------------------------------------------------
 
     async def open(self, graph: Opener) -> None:
@@ -62,37 +80,17 @@ class Qcow2Node(Node[Qcow2Options]):
         image.tell_corrupt = lambda message, marked: graph.warn(
             "%s: Image is corrupt: %s%s", image.name, message, "; marked as corrupt" if marked else ""
         )
-        await self._open_data_file(graph, image)
+        image.data = await open_data_file(self, graph, header)
         await image.load()
         self._decompressor = Decompressor(image)
         self._image = image
         self._file_end = self.file.size
         if not self.read_only:
             await self._prepare_writes(image)
-        await self._open_backing(graph, image)
+        if header.backing_name and "backing" not in self.children and self.options.backing is not None:
+            await graph.open_backing(self, header.backing_name, header.text(fields.EXT_BACKING_FORMAT))
         self.size = header.size
         self.request_alignment = max(child.request_alignment for child in self.children.values())
-
-    async def _open_data_file(self, graph: Opener, image: Image) -> None:
-        """The file that holds the guest's clusters, where it is another one."""
-        header = image.header
-        given = "data-file" in self.children
-        if not header.incompatible & fields.DATA_FILE:
-            if given:
-                raise ConfigError("'data-file' can only be set for images with an external data file")
-            return
-        if not given:
-            name = header.text(fields.EXT_DATA_FILE)
-            if not name:
-                raise ConfigError("'data-file' is required for this image")
-            await graph.open_child(self, "data-file", {"driver": "file", "filename": beside(self.filename, name)})
-        image.data = self.children["data-file"]
-
-    async def _open_backing(self, graph: Opener, image: Image) -> None:
-        """The image below, as the header or the options say."""
-        name = image.header.backing_name
-        if name and "backing" not in self.children and self.options.backing is not None:
-            await graph.open_backing(self, name, image.header.text(fields.EXT_BACKING_FORMAT))
 
     async def _prepare_writes(self, image: Image) -> None:
         """What must be so before the image can change: repaired counts, and the rules of this node's options."""
@@ -366,19 +364,3 @@ class Qcow2Node(Node[Qcow2Options]):
     def child_resized(self, role: str, size: int) -> None:
         if role == "file":
             self._file_end = size
-
-
-async def read_header(store: Node[Any]) -> Header:
-    """The header of an image; ConfigError when it is none that can be opened."""
-    start = await store.read(0, min(store.size, 512))
-    bits = int.from_bytes(start[20:24], "big")
-    if start[:4] == fields.MAGIC and bits in fields.CLUSTER_BITS:
-        start = await store.read(0, 1 << bits)
-    return parse(start)
-
-
-def beside(image: str, name: str) -> str:
-    """A file name in an image, as seen from the image."""
-    from os import path
-
-    return name if path.isabs(name) else path.join(path.dirname(image), name)

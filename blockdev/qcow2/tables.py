@@ -122,6 +122,14 @@ class RefcountWidth:
         self._shift = 3 - order  # of an index, to its byte; only for sub-byte widths
         self._inside = (1 << self._shift) - 1 if order < 3 else 0
 
+    def counts(self, used: int) -> array[int]:
+        """The counts of the first (used) clusters of an image, each referred to once."""
+        if self.order >= 3:
+            return array(self.code, (1,)) * used
+        table = Table(0, array("B", bytes((used >> self._shift) + 1)))
+        self.fill(table, 0, used, 1)
+        return table.entries
+
     def get(self, block: Table, index: int) -> int:
         if self.order >= 3:
             return block.entries[index]

@@ -95,6 +95,15 @@ class Writer:
         self._next = start + (count << layout.bits)
         return count << layout.bits
 
+    async def link_external(self, start: int, length: int) -> int:
+        """Map the clusters from (start) on to the external data file, whatever it holds; how many bytes."""
+        layout = self._image.layout
+        number = start >> layout.span_bits
+        length = min(length, (number + 1 << layout.span_bits) - start)
+        table = await self._image.l2_for_change(number)
+        self._link(table, layout.index(start), start, length >> layout.bits)
+        return length
+
     def _link(self, table: Table, index: int, host: int, count: int) -> None:
         """Have (count) entries name the clusters from (host) on, all of each of them data."""
         layout = self._image.layout

@@ -12,7 +12,7 @@ import pytest
 
 HAVE_TOOLS = shutil.which("qemu-img") is not None and shutil.which("qemu-io") is not None
 needs_tools = pytest.mark.skipif(not HAVE_TOOLS, reason="qemu-img and qemu-io (Debian: qemu-utils) are the judges")
-KIB, MIB = 1 << 10, 1 << 20
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def run(*command: str | Path, status: int = 0) -> str:

@@ -1,0 +1,36 @@
+"""What an image needs before it is one: its header read from the file, and the external data file that it names."""
+
+from __future__ import annotations
+
+import os.path
+from typing import Any
+
+from aioemu.blockdev.node import Node, Opener
+from aioemu.blockdev.qcow2 import header as fields
+from aioemu.blockdev.qcow2.header import Header, parse
+from aioemu.errors import ConfigError
+
+
+async def read_header(store: Node[Any]) -> Header:
+    """The header of an image; ConfigError when it is none that can be opened."""
+    start = await store.read(0, min(store.size, 512))
+    bits = int.from_bytes(start[20:24], "big")
+    if start[:4] == fields.MAGIC and bits in fields.CLUSTER_BITS:
+        start = await store.read(0, 1 << bits)
+    return parse(start)
+
+
+async def open_data_file(node: Node[Any], graph: Opener, header: Header) -> Node[Any]:
+    """The node that holds the guest's clusters: the image file, or the external one that options or header name."""
+    given = "data-file" in node.children
+    if not header.incompatible & fields.DATA_FILE:
+        if given:
+            raise ConfigError("'data-file' can only be set for images with an external data file")
+        return node.children["file"]
+    if not given:
+        name = header.text(fields.EXT_DATA_FILE)
+        if not name:
+            raise ConfigError("'data-file' is required for this image")
+        path = os.path.join(os.path.dirname(node.filename), name)  # an absolute name stays
+        await graph.open_child(node, "data-file", {"driver": "file", "filename": path})
+    return node.children["data-file"]
