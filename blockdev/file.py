@@ -63,6 +63,7 @@ class HostFile(Node[T], Generic[T]):
         self._lock: ImageLock | None = None
         self._calls: set[asyncio.Future[Any]] = set()
         self._flush_failed = False
+        self._open_file: Callable[[str, int], int] = os.open
         self._unaligned = asyncio.Lock()  # a part of a block is written by one at a time
 
     @property
@@ -76,6 +77,7 @@ class HostFile(Node[T], Generic[T]):
             raise ConfigError(
                 "aio=native was specified, but it requires cache.direct=on, which was not specified.", "aio"
             )
+        self._open_file = graph.open_file
         self.fd = await self._call(self._open_fd, not self.read_only)
         self.check_kind(os.fstat(self.fd))
         if self.options.locking == "on" or (self.options.locking == "auto" and can_lock(self.fd)):
@@ -140,7 +142,7 @@ class HostFile(Node[T], Generic[T]):
         if self.options.cache.direct:
             flags |= os.O_DIRECT
         try:
-            return os.open(self.filename, flags)
+            return self._open_file(self.filename, flags)
         except OSError as exc:
             if writable and self.options.auto_read_only and exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
                 self.read_only = True

@@ -33,6 +33,7 @@ class Graph:
         self.throttles = throttles if throttles is not None else {}  # throttle groups by id
         self.nodes: dict[str, Node[Any]] = {}
         self.owned: set[str] = set()  # names that the monitor holds on to
+        self.open_file: Callable[[str, int], int] = os.open
         self.reserved: Callable[[str], bool] = lambda name: False  # whether a name is a drive's
         self._depth: dict[Node[Any], int] = {}
         self._made = 0

@@ -79,6 +79,10 @@ class Opener(Protocol):
     def warn(self) -> Callable[..., None]:
         """Say something to the user (a format and its arguments)."""
 
+    @property
+    def open_file(self) -> Callable[[str, int], int]:
+        """Open a file of the host, or `/dev/fdset/N`: as os.open. Any thread."""
+
     def open_child(self, node: Node[Any], role: str, given: Any) -> Awaitable[Node[Any]]:
         """Open options (or find a node by its name) as a child of `node`, for what `node.wants(role)` says."""
 

@@ -16,11 +16,11 @@ import msgspec
 
 import aioemu
 from aioemu.chardev import Chardev
+from aioemu.core.fds import FdTable
 from aioemu.errors import EmuError, MonitorError
 from aioemu.log import Event, Log
 from aioemu.protocol.commands.table import COMMANDS
 from aioemu.protocol.events import EVENTS, Throttle
-from aioemu.protocol.fds import FdTable
 from aioemu.protocol.hmp.terminal import HmpMonitor
 from aioemu.protocol.monitor import QmpMonitor
 from aioemu.protocol.registry import EventClass, Registry
@@ -38,7 +38,7 @@ class MonitorHub:
         self.package = f"aioemu-{aioemu.__version__}"
         self.loop = asyncio.get_running_loop()
         self.log = Log("monitor", getattr(machine, "name", ""))
-        self.fds = FdTable()
+        self.fds: FdTable = getattr(machine, "fds", None) or FdTable()  # one a machine, whoever passed them
         self.sessions: set[QmpMonitor] = set()
         self.listeners: list[EventListener] = []
         self._tasks: set[asyncio.Task[None]] = set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import termios
+from collections.abc import Callable
 
 from aioemu.chardev.base import Chardev
 from aioemu.chardev.descriptor import DescriptorChardev
@@ -18,7 +19,10 @@ from aioemu.errors import HostError
 _FLAGS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
-def open_path(chardev_id: str, path: str, flags: int) -> int:
+FileOpener = Callable[[str, int, int], int]  # path, flags, mode: as os.open
+
+
+def open_path(chardev_id: str, path: str, flags: int, open_file: FileOpener = os.open) -> int:
     """Open without waiting; FIFOs for both ways."""
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):
@@ -26,7 +30,7 @@ def open_path(chardev_id: str, path: str, flags: int) -> int:
     except OSError:
         pass  # the open below creates it or says what is wrong
     try:
-        return os.open(path, flags | _FLAGS, 0o666)
+        return open_file(path, flags | _FLAGS, 0o666)
     except OSError as exc:
         raise HostError(f"chardev {chardev_id}: open {path}", exc.errno) from exc
 
@@ -48,9 +52,10 @@ class NullChardev(Chardev):
 class FileChardev(DescriptorChardev):
     """Output to a file, input from another where given."""
 
-    def __init__(self, options: FileOptions) -> None:
+    def __init__(self, options: FileOptions, open_file: FileOpener = os.open) -> None:
         super().__init__(options)
         self._file = options
+        self._open_file = open_file
 
     @property
     def filename(self) -> str:
@@ -59,10 +64,10 @@ class FileChardev(DescriptorChardev):
     async def open(self) -> None:
         options = self._file
         mode = os.O_APPEND if options.append else os.O_TRUNC
-        out_fd = self.own(open_path(self.id, options.path, os.O_WRONLY | os.O_CREAT | mode))
+        out_fd = self.own(open_path(self.id, options.path, os.O_WRONLY | os.O_CREAT | mode, self._open_file))
         in_fd = None
         if options.input_path is not None:
-            in_fd = self.own(open_path(self.id, options.input_path, os.O_RDONLY))
+            in_fd = self.own(open_path(self.id, options.input_path, os.O_RDONLY, self._open_file))
         self.start(in_fd, out_fd)
 
 
@@ -93,8 +98,9 @@ class PipeChardev(DescriptorChardev):
 class SerialChardev(DescriptorChardev):
     """A terminal device of the host, in raw mode while it is ours."""
 
-    def __init__(self, options: SerialOptions) -> None:
+    def __init__(self, options: SerialOptions, open_file: FileOpener = os.open) -> None:
         super().__init__(options)
+        self._open_file = open_file
         self._path = options.path
         self._fd = -1
 
@@ -103,7 +109,7 @@ class SerialChardev(DescriptorChardev):
         return f"serial:{self._path}"
 
     async def open(self) -> None:
-        self._fd = self.own(open_path(self.id, self._path, os.O_RDWR))
+        self._fd = self.own(open_path(self.id, self._path, os.O_RDWR, self._open_file))
         try:
             make_raw(self._fd)
         except termios.error as exc:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from aioemu.chardev.base import Chardev
+from aioemu.chardev.files import FileOpener
 from aioemu.chardev.mux import MuxChardev, MuxKeys, MuxPort
 from aioemu.chardev.sockets import FdFinder, SocketChardev
 from aioemu.chardev.table import create
-from aioemu.config import ChardevOptions, HubOptions, SocketOptions
+from aioemu.config import ChardevOptions, FileOptions, HubOptions, SerialOptions, SocketOptions
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError
 
@@ -25,11 +26,14 @@ class ChardevInfo(NamedTuple):
 
 
 class Chardevs:
-    """The set. `keys` says what Ctrl-A x and s do, `find_fd` what fd=NAME means."""
+    """The set. `keys` says what Ctrl-A x and s do, `find_fd` what fd=NAME means, `open_file` opens a path."""
 
-    def __init__(self, keys: MuxKeys | None = None, find_fd: FdFinder | None = None) -> None:
+    def __init__(
+        self, keys: MuxKeys | None = None, find_fd: FdFinder | None = None, open_file: FileOpener | None = None
+    ) -> None:
         self._keys = keys if keys is not None else MuxKeys()
         self._find_fd = find_fd
+        self._open_file = open_file
         self._all: dict[str, Chardev] = {}
         self._claimed: dict[str, Chardev] = {}
 
@@ -49,6 +53,8 @@ class Chardevs:
             return create(options, [self.claim(name) for name in options.chardevs])
         if isinstance(options, SocketOptions) and self._find_fd is not None:
             chardev = create(options, self._find_fd)
+        elif isinstance(options, FileOptions | SerialOptions) and self._open_file is not None:
+            chardev = create(options, self._open_file)
         else:
             chardev = create(options)
         return MuxChardev(chardev, self._keys) if options.mux else chardev

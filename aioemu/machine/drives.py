@@ -6,7 +6,8 @@ Nothing of the block layer is loaded before a disk is asked for. Not here: the d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aioemu.config import DeviceOptions, MachineConfig
@@ -26,8 +27,9 @@ INTERFACES = ("none", "virtio")  # of -drive; what else QEMU has needs controlle
 class Drives:
     """Opened before the devices, closed after them."""
 
-    def __init__(self, config: MachineConfig, log: Log) -> None:
+    def __init__(self, config: MachineConfig, log: Log, open_file: Callable[[str, int], int] = os.open) -> None:
         self._config = config
+        self._open_file = open_file
         self._log = log.to("block")
         self._graph: Graph | None = None
         self._jobs: Jobs | None = None
@@ -43,6 +45,7 @@ class Drives:
             from aioemu.blockdev.graph import Graph
 
             self._graph = Graph(self._log.warning)
+            self._graph.open_file = self._open_file
             self._graph.reserved = self.backends.__contains__
         return self._graph
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -20,6 +20,7 @@ from aioemu.boot.loader import BootFiles, KernelImage, load
 from aioemu.chardev import Chardevs, MuxKeys
 from aioemu.config import CpuModel, MachineConfig
 from aioemu.config.unserved import refuse_unserved
+from aioemu.core.fds import FdTable
 from aioemu.errors import EmuError
 from aioemu.log import EventLog, Log
 from aioemu.machine.board import Board
@@ -40,9 +41,6 @@ from aioemu.machine.vcpus import enter
 from aioemu.machine.views import Views
 from aioemu.memory.guest import GuestMemory
 
-if TYPE_CHECKING:
-    pass
-
 RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
 UNMANNED = ("none", "qtest")  # accelerators without a processor: a test that drives the machine owns the clock
 
@@ -58,16 +56,17 @@ class Machine(Views):
         self.state = RunState.PRELAUNCH
         self.actions = config.actions
         self._reset_wanted = False
-        self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape))
+        self.fds = FdTable()
+        self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape), self.fds.number, self.fds.open)
         self.iothreads: IoThreads = IoThreads()
-        self.drives = Drives(config, self.log)
+        self.drives = Drives(config, self.log, self.fds.open)
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
         self.memory: GuestMemory
         self.objects: Objects
-        self.clock: VirtualClock
         self.kit: Kit
         self.site: Site
+        self.clock: VirtualClock
         self.board: Board
         self.accelerator: Accelerator
         self._closers: list[Callable[[], None]] = []
@@ -95,7 +94,9 @@ class Machine(Views):
             raise
 
     async def _open_chardevs(self) -> None:
-        self._closers.append(self.chardevs.close)
+        self._closers += [self.fds.close, self.chardevs.close]
+        for group in self.config.groups_of("add-fd"):
+            self.fds.adopt(group.values)
         for options in self.config.chardevs:
             self.chardevs.add(options)
         await self.chardevs.open_all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 SERVED = frozenset(
     (
+        "add-fd",
         "blockdev",
         "drive",
         "object:iothread",

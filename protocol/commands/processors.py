@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from aioemu.errors import MonitorError
 from aioemu.protocol.commands.identity import SysEmuTarget
 from aioemu.protocol.machine import IoThread, Machine, Vcpu
 from aioemu.protocol.registry import command
@@ -94,6 +95,8 @@ def query_iothreads(machine: IoThreadsMachine) -> list[IoThreadInfo]:
 @command("query-hotpluggable-cpus", needs=("vcpus",))
 def query_hotpluggable_cpus(machine: VcpusMachine) -> list[HotpluggableCpu]:
     """List the places for processors; all are taken, as none can be added yet."""
+    if machine.config.machine.type in ("none", "microvm"):
+        raise MonitorError("The feature 'query-hotpluggable-cpus' is not enabled")
     model = machine.config.cpu.name if machine.config.cpu is not None else "max"
     return [
         HotpluggableCpu(type=f"{model}-x86_64-cpu", vcpus_count=1, props=_topology(vcpu), qom_path=vcpu.qom_path)

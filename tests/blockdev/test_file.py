@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from aioemu.blockdev.file import FileNode, FileOptions
+from aioemu.blockdev.graph import Graph
 from aioemu.blockdev.node import ExtentKind, Opener
 from aioemu.errors import ConfigError, HostError
 
-NO_GRAPH: Opener = None  # type: ignore[assignment]  # a file has no children to ask for
+NO_GRAPH: Opener = Graph(lambda *words: None)  # a file has no children to ask for
 SIZE = 1 << 20
 
 
