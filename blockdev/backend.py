@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aioemu.blockdev.node import Extent, ExtentKind, Node, check_range
 from aioemu.blockdev.permissions import Edge, Permission
+from aioemu.blockdev.throttle import KINDS, ThrottleGroup, ThrottleNode, read_limits
 from aioemu.errors import ConfigError, EmuError, HostError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Backend:
     def __init__(self, graph: Graph, name: str = "") -> None:
         self.graph = graph
         self.name = name
+        self._joined = ""  # how the group knows it
         self.device: str | None = None  # id or path of the device that has it
         self.rerror: ErrorPolicy = "report"
         self.werror: ErrorPolicy = "enospc"
@@ -40,6 +42,8 @@ class Backend:
         self.on_changed: Callable[[int, int], None] = _nothing  # extents told earlier are void (start, length)
         self.on_resized: Callable[[int], None] = _nothing
         self.io_status = "ok"  # or "nospace", "failed": of the last error that stopped the machine
+        self.group: ThrottleGroup | None = None  # of the drive itself
+        self.on_limits: Callable[[], None] = _nothing  # `throttles` has others now
         self.figures: Callable[[], Mapping[str, int]] = dict  # what was done, by the names of QAPI's BlockDeviceStats
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -69,12 +73,13 @@ class Backend:
     def detach(self) -> None:
         """The device is gone: what it told of itself is forgotten."""
         self.device = None
-        self.on_changed = self.on_resized = _nothing
+        self.on_changed = self.on_resized = self.on_limits = _nothing
         if self.edge is not None:
             self.graph.permit(self.edge, Permission.NONE, Permission.ALL)
 
     def eject(self) -> Node[Any] | None:
         """Let go of the node; whoever calls this releases it."""
+        self.leave_group()
         edge, self.edge = self.edge, None
         if edge is None:
             return None
@@ -114,32 +119,75 @@ class Backend:
 
     def limits(self) -> dict[str, Any]:
         """What is allowed in a second, by the names of QAPI's BlockDeviceInfo; empty without limits."""
-        return {}
+        if self.group is None or not self.group.limited:
+            return {}
+        return {**self.group.told(), "group": self.group.name}
+
+    def set_limits(self, group_name: str | None, limits: Mapping[str, Any]) -> None:
+        """Have other limits (block_set_io_throttle): all zero is none, and leaves the group."""
+        read = read_limits(limits)
+        throttles = self.graph.throttles
+        if not any(read.get(kind) for kind in KINDS):
+            self.leave_group()
+            return
+        name = group_name or (self.group.name if self.group is not None else self.name or self.device or "")
+        if self.group is not None and self.group.name != name:
+            self.leave_group()
+        if self.group is None:
+            self.group = throttles.join(name, self.describe())
+            self._joined = self.describe()
+            self.on_limits()
+        self.group.set(limits)
+
+    def leave_group(self) -> None:
+        """No limits any more."""
+        group, self.group = self.group, None
+        if group is not None:
+            self.on_limits()
+            self.graph.throttles.leave(group, self._joined)
+
+    @property
+    def throttles(self) -> list[ThrottleGroup]:
+        """The groups that every request has to pass, those of `throttle` nodes on top included."""
+        found = [] if self.group is None else [self.group]
+        node = self.node
+        while isinstance(node, ThrottleNode) and node.group is not None:
+            found.append(node.group)
+            node = node.file
+        return found
+
+    @property
+    def _top(self) -> Node[Any]:
+        """Where requests go: below the limits, which are the device's to keep."""
+        node = self.node
+        while isinstance(node, ThrottleNode):
+            node = node.file
+        return node
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
     async def read(self, offset: int, size: int) -> bytes:
         check_range(self.node, offset, size)
-        return await self.node.read(offset, size)
+        return await self._top.read(offset, size)
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._check_write(offset, len(data))
         options = self.node.options
         if options.detect_zeroes != "off" and _all_zeroes(data):
-            await self.node.write_zeroes(offset, len(data), unmap=options.detect_zeroes == "unmap")
+            await self._top.write_zeroes(offset, len(data), unmap=options.detect_zeroes == "unmap")
         else:
-            await self.node.write(offset, data)
+            await self._top.write(offset, data)
 
     async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
         self._check_write(offset, size)
-        await self.node.write_zeroes(offset, size, unmap=unmap)
+        await self._top.write_zeroes(offset, size, unmap=unmap)
 
     async def discard(self, offset: int, size: int) -> None:
         self._check_write(offset, size)
-        await self.node.discard(offset, size)
+        await self._top.discard(offset, size)
 
     async def flush(self) -> None:
-        await self.node.flush()
+        await self._top.flush()
 
     async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
         """Where a range sits, for the request engine; ASK where each request has to come through here."""
@@ -147,7 +195,7 @@ class Backend:
         check_range(node, offset, 1)
         if node.options.detect_zeroes != "off" and not self.read_only:
             return Extent(0, node.size, ExtentKind.ASK)
-        return await node.extent(offset, size, write=write)
+        return await self._top.extent(offset, size, write=write)
 
     def _check_write(self, offset: int, size: int) -> None:
         check_range(self.node, offset, size)

@@ -16,6 +16,7 @@ from aioemu.blockdev.node import Node, Parent
 from aioemu.blockdev.options import NOT_GIVEN, NodeOptions, children_of, option_names, read_options
 from aioemu.blockdev.permissions import Change, Edge, Permission
 from aioemu.blockdev.registry import DRIVERS, find_driver
+from aioemu.blockdev.throttle import Throttles
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError, EmuError
 
@@ -28,9 +29,9 @@ Given = Mapping[str, Any]
 class Graph:
     """All nodes of a machine. `warn` tells the user something (a format and its arguments)."""
 
-    def __init__(self, warn: Callable[..., None], throttles: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, warn: Callable[..., None], throttles: Throttles | None = None) -> None:
         self._warn = warn
-        self.throttles = throttles if throttles is not None else {}  # throttle groups by id
+        self.throttles = throttles if throttles is not None else Throttles()
         self.nodes: dict[str, Node[Any]] = {}
         self.owned: set[str] = set()  # names that the monitor holds on to
         self.open_file: Callable[[str, int], int] = os.open

@@ -19,6 +19,8 @@ from aioemu.errors import ConfigError, HostError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from aioemu.blockdev.throttle import Throttles
+
 SECTOR = 512
 REQUEST_LIMIT = (1 << 31) - SECTOR  # of one read or write, as QEMU's: what an int holds, in whole sectors
 SIZE_LIMIT = (1 << 63) - (1 << 30)  # of a node: offsets stay below what an off_t holds, with room to align
@@ -82,6 +84,10 @@ class Opener(Protocol):
     @property
     def open_file(self) -> Callable[[str, int], int]:
         """Open a file of the host, or `/dev/fdset/N`: as os.open. Any thread."""
+
+    @property
+    def throttles(self) -> Throttles:
+        """The groups that limit disks."""
 
     def open_child(self, node: Node[Any], role: str, given: Any) -> Awaitable[Node[Any]]:
         """Open options (or find a node by its name) as a child of `node`, for what `node.wants(role)` says."""

@@ -17,6 +17,7 @@ DRIVERS = {
     "null-co": "aioemu.blockdev.null:NullNode",
     "qcow2": "aioemu.blockdev.qcow2.node:Qcow2Node",
     "raw": "aioemu.blockdev.raw:RawNode",
+    "throttle": "aioemu.blockdev.throttle:ThrottleNode",
 }
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from aioemu.errors import MonitorError
 from aioemu.protocol.machine import Machine, QomObject, QomProperty
-from aioemu.protocol.schema import BOOL, INT, STR, Integer, IntRange, Type
+from aioemu.protocol.schema import ANY, BOOL, INT, STR, Integer, IntRange, Type
 
 TYPES: Mapping[str, Type] = {
+    "ThrottleLimits": ANY,
     "bool": BOOL,
     "int": INT,
     "string": STR,

@@ -297,9 +297,6 @@ int64_t core_virtio_discard(core_chip *virtio, uint64_t gpa, uint64_t size);
 int core_vq_in_flight(core_chip *virtio, uint32_t queue, core_vchain_info *infos, int max);
 int core_vq_restore(core_chip *virtio, uint32_t queue, uint32_t id, uint32_t descriptors, const core_vseg *segments,
                     uint32_t count);
-
-/* ---- hostfile.c: files of block nodes ---- */
-int core_file_allocate(int fd, int mode, int64_t offset, int64_t size);
 /* ---- network: port.h says who may call what, and from where ---- */
 typedef struct core_port core_port;
 typedef struct core_io core_io;

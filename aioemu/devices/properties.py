@@ -90,6 +90,8 @@ def _typed(where: str, value: Any, limits: Mapping[str, Any]) -> Any:
         most = most if limits["most"] is None else limits["most"]
         if typed is not None and not least <= typed <= most:
             raise ConfigError(f"Property '{where}': {value} is not in {least}..{most}", option="-device")
+    elif kind == "ThrottleLimits":
+        typed = value if isinstance(value, Mapping) else None
     else:
         typed = value if isinstance(value, str) else None
     if typed is None:

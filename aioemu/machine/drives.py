@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aioemu.config import DeviceOptions, MachineConfig
-from aioemu.errors import ConfigError, EmuError
+from aioemu.errors import ConfigError, EmuError, MonitorError
 from aioemu.log import Log
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aioemu.blockdev.graph import Graph
     from aioemu.blockdev.jobs import Jobs
     from aioemu.blockdev.node import Node
+    from aioemu.blockdev.throttle import Throttles
 
 INTERFACES = ("none", "virtio")  # of -drive; what else QEMU has needs controllers that are not here
 
@@ -33,6 +34,7 @@ class Drives:
         self._log = log.to("block")
         self._graph: Graph | None = None
         self._jobs: Jobs | None = None
+        self._throttles: Throttles | None = None
         self.backends: dict[str, Backend] = {}  # of -drive, by id
         self.unnamed: list[Backend] = []  # of devices whose drive= names a node
         self._tasks: set[asyncio.Task[None]] = set()  # nodes that close because their device went
@@ -44,10 +46,19 @@ class Drives:
         if self._graph is None:
             from aioemu.blockdev.graph import Graph
 
-            self._graph = Graph(self._log.warning)
+            self._graph = Graph(self._log.warning, self.throttles)
             self._graph.open_file = self._open_file
             self._graph.reserved = self.backends.__contains__
         return self._graph
+
+    @property
+    def throttles(self) -> Throttles:
+        """The groups that limit disks; made when they are first wanted."""
+        if self._throttles is None:
+            from aioemu.blockdev.throttle import Throttles
+
+            self._throttles = Throttles()
+        return self._throttles
 
     @property
     def jobs(self) -> Jobs:
@@ -106,6 +117,14 @@ class Drives:
             except BaseException:
                 await self.graph.release(node)
                 raise
+        if drive.limits:
+            try:
+                backend.set_limits(drive.throttle_group, drive.limits)
+            except BaseException:
+                held = backend.eject()
+                if held is not None:
+                    await self.graph.release(held)
+                raise
         self.backends[name] = backend
         if drive.interface == "virtio":
             self._automatic.append((name, drive))
@@ -141,6 +160,8 @@ class Drives:
         self.unnamed.clear()
         if self._graph is not None:
             self._graph.close_now()
+        if self._throttles is not None:
+            self._throttles.close()
 
     async def resize(self, drive: str | None, node_name: str | None, size: int) -> None:
         """Another size for a drive or a node; the device that has it learns of it."""
@@ -167,6 +188,18 @@ class Drives:
         if node is None or not node.opened:
             raise EmuError(f"Cannot find device='{drive or ''}' nor node-name='{node_name or ''}'")
         return node
+
+    def set_limits(self, drive: str | None, device: str | None, group: str | None, limits: Mapping[str, Any]) -> None:
+        """Other limits for the disk of a drive or a device (block_set_io_throttle)."""
+        if (drive is None) == (device is None):
+            raise EmuError("Need exactly one of 'device' and 'id'")
+        for backend in self.all:
+            if (drive is not None and backend.name == drive) or (device is not None and device in _paths(backend)):
+                if backend.edge is None:
+                    raise EmuError("Device has no medium")
+                backend.set_limits(group, limits)
+                return
+        raise MonitorError(f"Device '{drive or device}' not found", "DeviceNotFound")
 
     # ---- devices -----------------------------------------------------------------------------------------------------
 
@@ -235,6 +268,12 @@ class Drives:
         while f"{prefix}{number}" in self.backends:
             number += 1
         return f"{prefix}{number}"
+
+
+def _paths(backend: Backend) -> tuple[str, ...]:
+    """What the device that has a disk may be called."""
+    name = backend.device
+    return () if name is None else (name, f"/machine/peripheral/{name}", f"/machine/peripheral/{name}/virtio-backend")
 
 
 class _Monitor:

@@ -59,7 +59,7 @@ class Machine(Views):
         self.fds = FdTable()
         self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape), self.fds.number, self.fds.open)
         self.iothreads: IoThreads = IoThreads()
-        self.drives = Drives(config, self.log, self.fds.open)
+        self.drives: Drives = Drives(config, self.log, self.fds.open)
         self.serial = SerialPorts(self.chardevs, config.serials)
         self.native: Native
         self.memory: GuestMemory
@@ -84,9 +84,10 @@ class Machine(Views):
         refuse_unserved(self.config, SERVED)
         try:
             await self._open_chardevs()
+            self._build()
             self._closers.append(self.drives.close)
             await self.drives.open()
-            self._build()
+            self._build_board()
             self._boot()
             self.native.start_threads()
         except BaseException:
@@ -121,6 +122,9 @@ class Machine(Views):
         self._closers.append(self.clock.close)
         if config.qtest is not None and self.accelerator.name in UNMANNED:
             self.clock.own(0)
+
+    def _build_board(self) -> None:
+        config = self.config
         self.kit = self._make_kit()
         self._closers.append(self.kit.close)
         self.board.build(self.kit)

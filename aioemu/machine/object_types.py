@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from aioemu.config.grammar import did_you_mean
-from aioemu.devices.properties import prop
+from aioemu.devices.properties import Live, prop, property_values
 from aioemu.errors import ConfigError
 from aioemu.machine.iothread import IoThreadProperties
 from aioemu.memory.guest import RamBackend
 
 if TYPE_CHECKING:
+    from aioemu.blockdev.throttle import ThrottleGroup
     from aioemu.devices.virtio.rng import Entropy
     from aioemu.machine.machine import Machine
 
@@ -102,6 +103,52 @@ def make_memory_backend(machine: Machine, name: str, given: Any) -> RamBackend:
     return RamBackend(prealloc=given.prealloc, hugepage_bytes=huge, path=path)
 
 
+LIMITS = [
+    f"{family}-{way}{tail}"
+    for family in ("bps", "iops")
+    for way in ("total", "read", "write")
+    for tail in ("", "-max", "-max-length")
+] + ["iops-size"]
+ThrottleProperties = dataclasses.make_dataclass(
+    "ThrottleProperties",
+    [
+        ("limits", Any, prop(None, "ThrottleLimits", "all limits at once")),
+        *((f"x_{name.replace('-', '_')}", Any, prop(None, "uint64", "a limit")) for name in LIMITS),
+    ],
+    frozen=True,
+    namespace={"__doc__": "`-object throttle-group`."},
+)
+
+
+class LimitsObject:
+    """A group of disks as an object whose limits can be read and set."""
+
+    def __init__(self, group: ThrottleGroup) -> None:
+        self._group = group
+
+    @property
+    def users(self) -> list[str]:
+        return self._group.users
+
+    def live(self) -> dict[str, Live]:
+        """`limits`, and each of them by its own name."""
+        group = self._group
+        found = {"limits": Live("ThrottleLimits", group.whole, group.set)}
+        for name in LIMITS:
+
+            def write(value: Any, name: str = name) -> None:
+                group.set({**group.limits, name: value})
+
+            found[f"x-{name}"] = Live("int", lambda name=name: group.whole()[name], write)  # type: ignore[misc]
+        return found
+
+
+def make_throttle_group(machine: Machine, name: str, given: Any) -> LimitsObject:
+    """Limits from `limits`, or one by one."""
+    values = {key.removeprefix("x-"): value for key, value in property_values(given).items() if key != "limits"}
+    return LimitsObject(machine.drives.throttles.add(name, {**(given.limits or {}), **values}))
+
+
 OBJECT_TYPES: tuple[ObjectType, ...] = (
     ObjectType(
         "iothread",
@@ -116,6 +163,13 @@ OBJECT_TYPES: tuple[ObjectType, ...] = (
     ObjectType("rng-builtin", "the host's entropy", RngBuiltinProperties, lambda m, name, given: Rng("rng-builtin")),
     ObjectType(
         "rng-random", "entropy of a file", RngRandomProperties, lambda m, name, given: Rng("rng-random", given.filename)
+    ),
+    ObjectType(
+        "throttle-group",
+        "limits that disks share",
+        ThrottleProperties,
+        make_throttle_group,
+        lambda machine, name: machine.drives.throttles.end(name),
     ),
 )
 

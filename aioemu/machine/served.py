@@ -17,6 +17,7 @@ SERVED = frozenset(
         "object:memory-backend-ram",
         "object:rng-builtin",
         "object:rng-random",
+        "object:throttle-group",
         "qtest",
     )
 )

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 BlockdevDriver = StrEnum("BlockdevDriver", {name.upper().replace("-", "_"): name for name in DRIVERS})  # type: ignore[misc]
 
+RATES = {
+    "bps": "bps-total",
+    "bps_rd": "bps-read",
+    "bps_wr": "bps-write",
+    "iops": "iops-total",
+    "iops_rd": "iops-read",
+    "iops_wr": "iops-write",
+}
+
 
 class BlockdevOptions(Record, kw_only=True):
     """A node's driver and name; its driver says which further members it takes."""
@@ -53,6 +62,33 @@ class BlockResize(Record, kw_only=True):
     device: str | None = None
     node_name: str | None = None
     size: int
+
+
+class BlockIOThrottle(Record, rename=None, kw_only=True):
+    """A disk's limits: all zero is none. A maximum is for bursts; the group shares them with other disks."""
+
+    device: str | None = None
+    id: str | None = None
+    bps: int
+    bps_rd: int
+    bps_wr: int
+    iops: int
+    iops_rd: int
+    iops_wr: int
+    bps_max: int | None = None
+    bps_rd_max: int | None = None
+    bps_wr_max: int | None = None
+    iops_max: int | None = None
+    iops_rd_max: int | None = None
+    iops_wr_max: int | None = None
+    bps_max_length: int | None = None
+    bps_rd_max_length: int | None = None
+    bps_wr_max_length: int | None = None
+    iops_max_length: int | None = None
+    iops_rd_max_length: int | None = None
+    iops_wr_max_length: int | None = None
+    iops_size: int | None = None
+    group: str | None = None
 
 
 class BlockdevCreateOptions(Record, kw_only=True):
@@ -116,4 +152,16 @@ async def blockdev_create(machine: DrivesMachine, args: BlockdevCreate) -> None:
     drives.jobs.start(args.job_id, "create", work)
 
 
-COMMANDS = (blockdev_add, blockdev_del, blockdev_reopen, block_resize, blockdev_create)
+@command("block_set_io_throttle", needs=("drives",))
+def block_set_io_throttle(machine: DrivesMachine, args: BlockIOThrottle) -> None:
+    """Limit a disk, or take its limits away."""
+    limits: dict[str, int] = {} if args.iops_size is None else {"iops-size": args.iops_size}
+    for short, kind in RATES.items():
+        for tail in ("", "_max", "_max_length"):
+            value = getattr(args, f"{short}{tail}")
+            if value is not None:
+                limits[f"{kind}{tail.replace('_', '-')}"] = value
+    machine.drives.set_limits(args.device, args.id, args.group, limits)
+
+
+COMMANDS = (blockdev_add, blockdev_del, blockdev_reopen, block_resize, block_set_io_throttle, blockdev_create)

@@ -183,6 +183,39 @@ async def test_a_job_that_is_cancelled(desk: Desk) -> None:
     assert "cannot accept command verb 'cancel'" in await desk.refused("job-cancel", id="j")
 
 
+async def test_limits_are_set_and_told(desk: Desk) -> None:
+    """block_set_io_throttle and a throttle-group object; limits that contradict each other are refused."""
+    none = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+
+    async def limit(**given: Any) -> Any:
+        return await desk.hub.execute("block_set_io_throttle", {**none, **given})
+
+    await limit(device="d", bps_rd=1000, iops=5, iops_max=10, iops_max_length=2, group="g")
+    told = (await desk.qmp("query-block"))[0]["inserted"]
+    assert {name: told[name] for name in ("bps_rd", "iops", "iops_max", "iops_max_length", "group")} == {
+        "bps_rd": 1000, "iops": 5, "iops_max": 10, "iops_max_length": 2, "group": "g"
+    }
+    assert "iops=5 iops_rd=0" in await desk.monitor.run("info block d")
+    await limit(device="d")
+    assert "group" not in (await desk.qmp("query-block"))[0]["inserted"]
+    for given, words in (
+        ({"device": "zz"}, "Device 'zz' not found"),
+        ({"device": "e"}, "Device has no medium"),
+        ({}, "Need exactly one of 'device' and 'id'"),
+        ({"device": "d", "bps": 1, "bps_rd": 1}, "bps/iops/max total values and read/write values cannot be used"),
+    ):
+        with pytest.raises(MonitorError, match=words):
+            await limit(**given)
+    await desk.qmp("object-add", qom_type="throttle-group", id="tg", limits={"iops-total": 10})
+    await desk.qmp("blockdev-add", driver="throttle", node_name="t", throttle_group="tg", file="f")
+    await desk.qmp("qom-set", path="/objects/tg", property="x-iops-total-max", value=100)
+    told = await desk.qmp("qom-get", path="/objects/tg", property="limits")
+    assert (told["iops-total"], told["iops-total-max"], told["bps-total"]) == (10, 100, 0)
+    assert "is in use" in await desk.refused("object-del", id="tg")
+    await desk.qmp("blockdev-del", node_name="t")
+    await desk.qmp("object-del", id="tg")
+
+
 async def test_people_read_it(desk: Desk, image: Path) -> None:
     """info block and info blockstats in the layout that tools scrape."""
     text = await desk.monitor.run("info block")
