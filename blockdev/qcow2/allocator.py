@@ -65,6 +65,7 @@ class Allocator:
         """Up to (most) free clusters in a row, counted once from now on."""
         image, width = self._image, self._image.width
         while True:
+            await image.block_cache.make_room()
             hint = self._hint
             number = hint // width.per_block
             if number >= len(image.refcount_table.entries):

@@ -49,7 +49,7 @@ class TableCache:
             if table is not None:
                 return table
             if not committing:
-                await self._shrink()
+                await self.make_room()
             task = self._loading.get(offset)
             if task is None:
                 task = self._loading[offset] = asyncio.get_running_loop().create_task(self._fetch(offset))
@@ -65,7 +65,7 @@ class TableCache:
             del self._loading[offset]
 
     def add(self, table: Table) -> None:
-        """Keep a table that was made here."""
+        """Keep a table that was made here; `make_room` comes before."""
         self._tables[table.offset] = table
 
     def drop(self, offset: int) -> None:
@@ -84,7 +84,7 @@ class TableCache:
     def dirty(self) -> bool:
         return any(table.dirty for table in self._tables.values())
 
-    async def _shrink(self) -> None:
+    async def make_room(self) -> None:
         """Let clean tables go, the ones not used for longest first, until one more has room."""
         if len(self._tables) < self.tables_max:
             return

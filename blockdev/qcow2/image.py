@@ -138,6 +138,7 @@ class Image:
                 continue
             old = await self.l2(number)
             contents = old.entries[:] if old is not None else array("Q", bytes(self.layout.cluster))
+            await self.l2_cache.make_room()
             cluster = await self.allocator.take_metadata()
             if self.l1.entries[number] != entry or (old is not None and not old.live):
                 self.allocator.give_back_metadata(cluster)

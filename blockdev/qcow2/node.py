@@ -223,7 +223,17 @@ class Qcow2Node(Node[Qcow2Options]):
                 else:
                     await self._writer.own(offset, size)
                     done = cluster
-                self.changed(start, min(done, self.size - start))
+                if not self._has_one_user():  # who asks learns it from the answer
+                    self.changed(start, min(done, self.size - start))
+
+    def _has_one_user(self) -> bool:
+        """Whether all requests come from one place: then nobody else holds extents of this node."""
+        node: Any = self
+        while isinstance(node, Node) and node.parents:
+            if len(node.parents) > 1:
+                return False
+            node = node.parents[0].parent
+        return True
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
