@@ -6,6 +6,7 @@ trusted: what the frames hold. Reactor thread only. A port that is closed while 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,7 @@ class Port:
             raise HostError("make a network port")
         self.ptr = ptr
         self.peer: Port | None = None
+        self.closers: list[Callable[[], None]] = []  # called before the port goes: who watches it
         self._keep = keep  # what the native port points to
         self.kind = _text(lib.core_port_kind(ptr))
 
@@ -114,6 +116,8 @@ class Port:
     def close(self) -> None:
         """Part and free; may be called twice."""
         if self.ptr != ffi.NULL:
+            while self.closers:
+                self.closers.pop()()
             self.part()
             lib.core_port_free(self.ptr)
             self.ptr = ffi.NULL

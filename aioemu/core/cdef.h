@@ -379,3 +379,9 @@ int core_netsock_news_fd(core_port *port); /* readable: the connection has ended
 int core_netsock_attach(core_port *port, int fd, int stream, const uint8_t *to, uint32_t to_size);
 int core_netsock_detach(core_port *port); /* why it had ended: -errno, or 0 */
 int core_netsock_ended(core_port *port);
+/* dump.c: what passes a port (directions: 1 what it sends, 2 what it is given), as pcap into (fd), which stays open. */
+typedef struct core_dump core_dump;
+core_dump *core_dump_new(core_port *port, int fd, uint32_t snap, int directions, int *error);
+void core_dump_set(core_dump *d, int on);
+int core_dump_counts(core_dump *d, uint64_t *frames, uint64_t *lost); /* 0, or why the file ended early */
+int core_dump_free(core_dump *d, int port_is_there);                  /* waits until all is written: 0 or -errno */

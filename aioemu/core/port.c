@@ -227,6 +227,36 @@ int core_frame_fault(const struct core_frame *frame) {
     return -1;
 }
 
+/* ---- watching ------------------------------------------------------------------------------------------------------- */
+
+void core_port_watch(struct core_port *port, struct core_port_watch *watch) {
+    watch->next = atomic_load(&port->watch);
+    atomic_store(&port->watch, watch);
+}
+
+void core_port_unwatch(struct core_port *port, struct core_port_watch *watch) {
+    struct core_port_watch *first = atomic_load(&port->watch);
+    if (first == watch) {
+        atomic_store(&port->watch, watch->next);
+    }
+    for (struct core_port_watch *each = first; each; each = each->next) {
+        if (each->next == watch) {
+            each->next = watch->next;
+        }
+    }
+    const struct core_port *peer = atomic_load(&port->peer);
+    while (atomic_load(&port->users) || (peer && atomic_load(&peer->users))) {
+        sched_yield();
+    }
+}
+
+static void show(struct core_port *port, bool out, const struct core_frame *frames, int count) {
+    struct core_port_watch *watch = atomic_load_explicit(&port->watch, memory_order_acquire);
+    for (; watch; watch = watch->next) {
+        watch->passed(watch, out, frames, count);
+    }
+}
+
 /* ---- sending -------------------------------------------------------------------------------------------------------- */
 
 static int deliver(struct core_port *port, struct core_port *peer, uint32_t queue, const struct core_frame *frames,
@@ -241,6 +271,8 @@ static int deliver(struct core_port *port, struct core_port *peer, uint32_t queu
         add(&port->out_bytes, bytes);
         add(&peer->in_frames, (uint64_t)taken);
         add(&peer->in_bytes, bytes);
+        show(port, true, frames, taken);
+        show(peer, false, frames, taken);
     }
     return taken;
 }

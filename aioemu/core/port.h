@@ -68,18 +68,29 @@ struct core_port_ops {
     void (*destroy)(struct core_port *port);
 };
 
+/* Somebody who is shown what passes a port, both ways, in the sender's context: as deliver, it copies and returns. */
+struct core_port_watch {
+    void (*passed)(struct core_port_watch *watch, bool out, const struct core_frame *frames, int count);
+    struct core_port_watch *next;
+};
+
 /* Every kind of port begins with this head. */
 struct core_port {
     const struct core_port_ops *ops;
     _Atomic(struct core_port *) peer;
-    _Atomic uint32_t users; /* calls on their way from this port into its peer */
-    _Atomic uint32_t takes; /* core_port_takes: what it understands in a header */
+    _Atomic(struct core_port_watch *) watch; /* usually nobody */
+    _Atomic uint32_t users;                  /* calls on their way from this port into its peer */
+    _Atomic uint32_t takes;                  /* core_port_takes: what it understands in a header */
     _Atomic bool up;
     _Atomic uint64_t out_frames, out_bytes, in_frames, in_bytes;
     _Atomic uint64_t drop_out[CORE_DROP_COUNT], drop_in[CORE_DROP_COUNT];
 };
 
 void core_port_init(struct core_port *port, const struct core_port_ops *ops, uint32_t takes);
+
+/* (control) Let (watch) see what passes; after core_port_unwatch returns it is not called any more. */
+void core_port_watch(struct core_port *port, struct core_port_watch *watch);
+void core_port_unwatch(struct core_port *port, struct core_port_watch *watch);
 
 /* Give frames to the peer: how many of the first ones are done with. Where the peer does not understand a header, it is
  * done in software here (offload.c). In the port's own context. */
