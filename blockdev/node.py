@@ -131,6 +131,7 @@ class Node(Generic[T]):
     is_filter: ClassVar[bool] = False  # shows its child's bytes as they are
     is_format: ClassVar[bool] = False  # an image format: its bytes are not its child's
     grows: ClassVar[bool] = False  # writes beyond the end make it longer
+    file_role: ClassVar[str] = "file"  # what the child called `file` here is called in the options
     create_type: ClassVar[type[Any] | None] = None  # what `create` takes, where images can be made
 
     def __init__(self, name: str, options: T) -> None:
@@ -142,6 +143,7 @@ class Node(Generic[T]):
         self.size = 0
         self.request_alignment = 1  # of offset, length and memory, where the host insists on it (O_DIRECT)
         self.opened = False
+        self.implicit = False  # made by an option of a drive: not what the user calls the disk
         self.blocking = False  # the end, which nobody can wait for: calls block the loop
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -214,11 +216,14 @@ class Node(Generic[T]):
         await self.file.resize(size)
         self._set_size(self.file.size)
 
+    def debug_event(self, event: str) -> None:
+        """A parent is about to do what QAPI's BlkdebugEvent calls so; only `blkdebug` listens."""
+
     # ---- looking -----------------------------------------------------------------------------------------------------
 
     @property
     def file(self) -> Node[Any]:
-        return self.children["file"]
+        return self.children[self.file_role]
 
     @property
     def backing(self) -> Node[Any] | None:
@@ -227,7 +232,7 @@ class Node(Generic[T]):
     @property
     def filename(self) -> str:
         """What a user calls the image: a path, or `json:{...}` where no path says it."""
-        return self.children["file"].filename if "file" in self.children else ""
+        return self.file.filename if self.file_role in self.children else ""
 
     def info(self) -> dict[str, Any]:
         """Facts about the image by the names of QAPI's ImageInfo, its own ones under `format-specific`."""
@@ -235,7 +240,7 @@ class Node(Generic[T]):
 
     async def allocated_bytes(self) -> int | None:
         """How much of the host's disk it takes, where that can be known."""
-        return await self.file.allocated_bytes() if "file" in self.children else None
+        return await self.file.allocated_bytes() if self.file_role in self.children else None
 
     # ---- towards the parents -----------------------------------------------------------------------------------------
 
@@ -253,7 +258,7 @@ class Node(Generic[T]):
 
     def child_resized(self, role: str, size: int) -> None:
         """A child's size is another: a filter's is the same."""
-        if self.is_filter and role == "file":
+        if self.is_filter and role == self.file_role:
             self._set_size(size)
 
     def _set_size(self, size: int) -> None:

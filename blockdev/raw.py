@@ -66,11 +66,13 @@ class RawNode(Node[RawOptions]):
         return data_wants(used, shared) if self.has_window else filter_wants(used, shared)
 
     async def read(self, offset: int, size: int) -> bytes:
+        self.file.debug_event("read_aio")
         return await self.file.read(offset + self.offset, size)
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         if self.probed and offset < PROBE_BYTES and len(data):
             await self._keep_raw(offset, data)
+        self.file.debug_event("write_aio")
         await self.file.write(offset + self.offset, data)
 
     async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from aioemu.blockdev.node import Node
 
 DRIVERS = {
+    "blkdebug": "aioemu.blockdev.blkdebug:BlkdebugNode",
+    "copy-on-read": "aioemu.blockdev.copy_on_read:CopyOnReadNode",
     "file": "aioemu.blockdev.file:FileNode",
+    "host_device": "aioemu.blockdev.host_device:HostDeviceNode",
     "null-aio": "aioemu.blockdev.null:NullAioNode",
     "null-co": "aioemu.blockdev.null:NullNode",
     "qcow2": "aioemu.blockdev.qcow2.node:Qcow2Node",

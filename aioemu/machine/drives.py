@@ -112,6 +112,8 @@ class Drives:
         backend.rerror, backend.werror, backend.writeback = drive.rerror, drive.werror, drive.writeback
         if drive.file is not None or drive.node.keys() & {"file", "driver"}:
             node = await open_image(self.graph, drive.file, drive.node)
+            if drive.copy_on_read:
+                node = await self._over(node)
             try:
                 backend.insert(node)
             except BaseException:
@@ -129,6 +131,16 @@ class Drives:
         if drive.interface == "virtio":
             self._automatic.append((name, drive))
         return backend
+
+    async def _over(self, node: Node[Any]) -> Node[Any]:
+        """A copy-on-read filter on top of a drive's node."""
+        try:
+            top = await self.graph.open({"driver": "copy-on-read", "file": node.name})
+        except BaseException:
+            await self.graph.release(node)
+            raise
+        top.implicit = True
+        return top
 
     def devices(self) -> Iterable[DeviceOptions]:
         """The devices that `-drive if=virtio` makes."""

@@ -78,7 +78,10 @@ def _nodes(drives: Drives) -> list[AnyNode]:
 async def _drive(backend: Backend) -> BlockInfo:
     inserted = None
     if backend.edge is not None:
-        inserted = await describe_node(backend.node, flat=False)
+        node = backend.node
+        while node.implicit:
+            node = node.file
+        inserted = await describe_node(node, flat=False)
         inserted.cache.writeback = backend.writeback
         for name, value in backend.limits().items():
             setattr(inserted, name, value)
@@ -139,7 +142,7 @@ async def describe_image(node: AnyNode, *, flat: bool) -> ImageInfo:
 
 def image_below(node: AnyNode) -> AnyNode | None:
     """The backing image, seen through filters on top of it."""
-    while node.is_filter and "file" in node.children:
+    while node.is_filter:
         node = node.file
     return node.backing
 
@@ -151,7 +154,7 @@ def _backend_stats(backend: Backend) -> BlockStats:
         qdev=qdev_of(backend),
         node_name=node.name if node is not None else None,
         stats=stats_of(backend.figures(), counted=True),
-        parent=_node_stats(node.file) if node is not None and "file" in node.children else None,
+        parent=_node_stats(node.file) if node is not None and node.file_role in node.children else None,
         backing=_node_stats(node.backing) if node is not None and node.backing is not None else None,
     )
 
@@ -160,7 +163,7 @@ def _node_stats(node: AnyNode) -> BlockStats:
     return BlockStats(
         node_name=node.name,
         stats=stats_of({}, counted=False),
-        parent=_node_stats(node.file) if "file" in node.children else None,
+        parent=_node_stats(node.file) if node.file_role in node.children else None,
         backing=_node_stats(node.backing) if node.backing is not None else None,
     )
 
