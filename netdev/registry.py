@@ -7,7 +7,7 @@ The machine opens back ends before its devices; a NIC's port is joined to `port`
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from aioemu.netdev.port import Port
 
 BACK_ENDS: dict[str, str] = {
     "dgram": "aioemu.netdev.dgram",
+    "hubport": "aioemu.netdev.hubport",
     "socket": "aioemu.netdev.socket",
     "stream": "aioemu.netdev.stream",
     "user": "aioemu.netdev.user",
@@ -43,7 +44,8 @@ class Netdev(Protocol):
 @dataclass(frozen=True, slots=True)
 class NetContext:
     """What a back end may use of its machine: `io` gives the reactor's io context, `find_fd` what fd=NAME means,
-    `chardev` opens one from its short form (`unix:PATH,server=on`) and a name for it.
+    `chardev` opens one from its short form (`unix:PATH,server=on`) and a name for it, `find_netdev` the port of another
+    back end; `hubs` are the machine's, by number.
     """
 
     id: str
@@ -51,6 +53,8 @@ class NetContext:
     io: Callable[[], Any]
     find_fd: Callable[[str], int]
     chardev: Callable[[str, str], Awaitable[Any]] | None = None
+    find_netdev: Callable[[str], Port | None] | None = None
+    hubs: dict[int, Any] = field(default_factory=dict)
 
 
 def find_back_end(kind: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,13 +39,16 @@ def boxes() -> Iterator[Callable[..., Box]]:
 @pytest.fixture
 async def open_back_end(context: NetContext) -> AsyncIterator[Callable[..., Any]]:
     """Opens back ends by type and options (`_` for `-`), and closes them in the end."""
-    made: list[Any] = []
+    made: list[tuple[str, Any]] = []
 
     async def open_one(kind: str, name: str = "n0", **values: Any) -> Any:
-        where = NetContext(name, context.log, context.io, context.find_fd, context.chardev)
-        made.append(await open_netdev(kind, {key.replace("_", "-"): value for key, value in values.items()}, where))
-        return made[-1]
+        where = replace(
+            context, id=name, find_netdev=lambda wanted: next((n.port for each, n in made if each == wanted), None)
+        )
+        netdev = await open_netdev(kind, {key.replace("_", "-"): value for key, value in values.items()}, where)
+        made.append((name, netdev))
+        return netdev
 
     yield open_one
-    for each in made:
+    for _, each in reversed(made):
         each.close()
