@@ -210,5 +210,19 @@ class TextReport(Protocol):
     def __call__(self) -> str: ...
 
 
+class UserNetwork(Protocol):
+    """A guest's network behind a NAT (attribute `user_networks`: by the ids of their back ends)."""
+
+    @property
+    def connections(self) -> str:
+        """Connections and forwarded ports as a table."""
+
+    def add_hostfwd(self, rule: str) -> None:
+        """Forward a port of the host's. ConfigError names what is wrong with the rule."""
+
+    def remove_hostfwd(self, source: str) -> bool:
+        """End that; False where there is none. ConfigError for what is no rule."""
+
+
 Nmi = Callable[[], None]  # attribute `inject_nmi`: to every vCPU
 SetActions = Callable[..., None]  # attribute `set_actions`: keywords reboot, shutdown, panic, watchdog
