@@ -61,6 +61,7 @@ class Image:
         self.block_cache = TableCache(self._load_block, self._write_counts, limits.refcount_cache, header.cluster_size)
         self.l1 = Table(header.l1_offset, array("Q"))
         self.refcount_table = Table(header.refcount_table_offset, array("Q"))
+        self.mapping = 0  # how often the mapping has changed
         self._changing = False
         self._starting = asyncio.Lock()
         self._metadata: array[int] | None = None  # cluster numbers of metadata, sorted
@@ -129,6 +130,12 @@ class Image:
 
         The table may be changed until the caller awaits anything.
         """
+        table = await self._own_l2(number)
+        self.mapping += 1
+        return table
+
+    async def _own_l2(self, number: int) -> Table:
+        """The L2 table for `l2_for_change`."""
         while True:
             entry = self.l1.entries[number]
             if entry & OFFSET_MASK and entry & COPIED:

@@ -171,6 +171,14 @@ class Qcow2Node(Node[Qcow2Options]):
         image = self.image
         if write:
             return await self._extent_for_write(image, offset, min(size, self.size - offset))
+        while True:
+            mapping = image.mapping
+            found = await self._extent_for_read(image, offset, size)
+            if mapping == image.mapping:  # nothing has moved while this was found out
+                return found
+
+    async def _extent_for_read(self, image: Image, offset: int, size: int) -> Extent:
+        """Where the byte at (offset) is now."""
         run = await image.lookup(offset, min(max(size, LOOK_AHEAD << image.layout.bits), self.size - offset))
         if run.kind is Kind.DATA:
             return await self._data_extent(image, run, offset)
@@ -205,9 +213,10 @@ class Qcow2Node(Node[Qcow2Options]):
             run = await image.lookup(offset, min(max(size, LOOK_AHEAD * cluster), self.size - offset))
             if run.kind is Kind.DATA and run.owned:
                 await image.check_data(run.host, run.length)
-                if run.host + run.length > image.data.size:
-                    await image.reach(run.host + run.length)
-                return await self._data_extent(image, run, offset)
+                if run.host + run.length <= image.data.size:
+                    return await self._data_extent(image, run, offset)
+                await image.reach(run.host + run.length)
+                continue
             start = offset & ~mask
             wanted = self._writer.ahead(start, (offset + size + mask & ~mask) - start)
             wanted = min(wanted, (self.size + mask & ~mask) - start)
@@ -227,7 +236,10 @@ class Qcow2Node(Node[Qcow2Options]):
                     self.changed(start, min(done, self.size - start))
 
     def _has_one_user(self) -> bool:
-        """Whether all requests come from one place: then nobody else holds extents of this node."""
+        """Whether all requests come from one place: then nobody else holds extents of this node.
+
+        What it holds itself of a range that gets a place stays right until it writes there, and then it asks again.
+        """
         node: Any = self
         while isinstance(node, Node) and node.parents:
             if len(node.parents) > 1:
@@ -278,7 +290,8 @@ class Qcow2Node(Node[Qcow2Options]):
                 touched, done = cluster, await self._writer.own(offset, len(view), view)
             if run.kind is Kind.COMPRESSED:
                 self._decompressor.forget()
-            self.changed(start, min(touched, self.size - start))
+            if not self._has_one_user():
+                self.changed(start, min(touched, self.size - start))
             return done
 
     # ---- zeros and discards ------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ async def open_memory(file: Node[Any], backing: Node[Any] | None = None, **optio
     node.children["file"] = file
     if backing is not None:
         node.children["backing"] = backing
-    await node.open(NoGraph())
+    await node.open(NoGraph())  # type: ignore[arg-type]  # asks for nothing else
     return node
 
 
