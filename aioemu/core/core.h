@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "cdef.h"
+#include "cdef_blk.h"
 #include "cdef_block.h"
 #include "cdef_link.h"
 #include "cdef_switch.h"

@@ -45,6 +45,7 @@ struct core_vq {
     uint32_t epoch; /* chains of another one are void */
     uint16_t avail, used;
     bool avail_wrap, used_wrap, armed;
+    bool polled; /* its device listens when it wants to (vq_listen): taking the last chain does not */
     uint32_t unsignalled;
     uint16_t held_at, held_flags; /* packed: the first that is not published */
     uint16_t free_count, redo_count, redo_next;

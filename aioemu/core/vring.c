@@ -186,7 +186,7 @@ static int pop_new(struct core_vq *q) {
         return -EPROTO;
     }
     int count = vq_waiting(q);
-    if (count == 0 && vq_listen(q)) {
+    if (count == 0 && !q->polled && vq_listen(q)) {
         count = vq_waiting(q);
     }
     if (count <= 0) {

@@ -47,6 +47,7 @@ class Wishes(Struct, frozen=True):
     power_off: Callable[[], None]
     exit: Callable[[int], None]
     panicked: Callable[[str], None]
+    io_error: Callable[[], None]
 
 
 class Closers:
@@ -116,6 +117,7 @@ class Kit:
     chips: dict[str, Any] = field(default_factory=dict)
     closers: Closers = field(default_factory=Closers)
     flushers: list[Callable[[], None]] = field(default_factory=list)
+    resumers: list[Callable[[], None]] = field(default_factory=list)
     sources: WeakSet[IrqSource] = field(default_factory=WeakSet)  # of interrupts, while their chips live
 
     @property
@@ -166,6 +168,11 @@ class Kit:
     def save_chips(self) -> dict[str, Any]:
         """The state of every chip that has one."""
         return {name: chip.save() for name, chip in self.chips.items() if hasattr(chip, "save")}
+
+    def go_on(self) -> None:
+        """The guest is about to run: what waited with it goes on."""
+        for resume in self.resumers:
+            resume()
 
     def flush(self) -> None:
         """The guest stands still: hand on what its chips still hold for the host."""

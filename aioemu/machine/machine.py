@@ -150,6 +150,7 @@ class Machine(Views):
             power_off=lambda: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN)),
             exit=lambda code: self._soon(self.request_shutdown(Cause.GUEST_SHUTDOWN, code, final=True)),
             panicked=lambda kind: self._soon(self._panicked(kind)),
+            io_error=lambda: self._soon(self.pause(RunState.IO_ERROR)),
         )
         connect = self.serial.connect
         return Kit(
@@ -264,10 +265,14 @@ class Machine(Views):
     # ---- the steps of it; with the control lock held ---------------------------------------------------------------
 
     def _go(self) -> None:
+        self._let_run()
+        self.emit("RESUME")
+
+    def _let_run(self) -> None:
         self.state = RunState.RUNNING
         self.clock.start()
+        self.kit.go_on()
         self.native.resume()
-        self.emit("RESUME")
 
     async def _stand_still(self) -> None:
         await self.native.pause()
@@ -295,9 +300,7 @@ class Machine(Views):
         self.emit("RESET", guest=cause.by_guest, reason=cause.value)
         self.state = RunState.PRELAUNCH
         if was_running:
-            self.state = RunState.RUNNING
-            self.clock.start()
-            self.native.resume()
+            self._let_run()
 
     async def _panicked(self, kind: str) -> None:
         if kind == "crash-loaded":  # a crash kernel takes over: the guest goes on

@@ -23,11 +23,13 @@ from aioemu.machine.objects import Objects
 from aioemu.machine.serial import SerialPorts
 
 if TYPE_CHECKING:
+    from aioemu.blockdev.backend import Backend
     from aioemu.devices.catalog import DeviceType
     from aioemu.devices.pci.bridge import RootPort
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
     from aioemu.devices.virtio.balloon import VirtioBalloon
+    from aioemu.devices.virtio.blk import VirtioBlk
     from aioemu.devices.virtio.console import Port, VirtioConsole
     from aioemu.devices.virtio.device import VirtioDevice
     from aioemu.machine.virtio import Transport, VirtioBay
@@ -208,6 +210,25 @@ class Site:
     def watch_balloon(self, balloon: VirtioBalloon) -> VirtioBalloon:
         balloon.on_actual = lambda actual: self.kit.log.event("BALLOON_CHANGE", actual=actual)
         return balloon
+
+    @property
+    def vcpu_count(self) -> int:
+        return self.kit.config.smp.cpus
+
+    def claim_disk(self, drive: str, name: str, *, share_rw: bool) -> Backend:
+        from aioemu.machine.disks import claim_disk
+
+        return claim_disk(self.kit, drive, name, self._options.driver, share_rw=share_rw)
+
+    def io_context(self, iothread: str | None, name: str) -> Any:
+        from aioemu.machine.disks import io_context
+
+        return io_context(self.kit, iothread, name)
+
+    def watch_disk(self, name: str, disk: VirtioBlk) -> None:
+        from aioemu.machine.disks import watch_disk
+
+        watch_disk(self.kit, name, disk)
 
     def claim(self, chardev: str) -> Chardev:
         claimed = self.serial.chardevs.claim(chardev)

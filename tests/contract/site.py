@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+from aioemu._core import ffi, lib
+from aioemu.blockdev.backend import Backend
+from aioemu.blockdev.graph import Graph
+from aioemu.blockdev.null import NullNode, NullOptions
+from aioemu.blockdev.permissions import Edge
 from aioemu.bus.wires import Placeable
 from aioemu.chardev.base import Chardev
 from aioemu.devices.pci.bridge import RootPort
@@ -12,11 +18,17 @@ from aioemu.devices.pci.bus import PciBus
 from aioemu.devices.pci.function import PciFunction
 from aioemu.devices.uart import Uart
 from aioemu.devices.virtio.balloon import VirtioBalloon
+from aioemu.devices.virtio.blk import VirtioBlk
 from aioemu.devices.virtio.console import Port, VirtioConsole
 from aioemu.devices.virtio.device import VirtioDevice
 from aioemu.devices.virtio.mmio import VirtioMmio
 from aioemu.devices.virtio.pci import VirtioPci
 from tests.devices.fakes import FakeTimers, Line, Mapper, Messages, Sink
+
+
+def free_engine(engine: Any, *until_then: Any) -> None:
+    """What an engine stands on is kept until it goes."""
+    lib.core_blk_free(engine)
 
 
 class FakeSite:
@@ -85,6 +97,24 @@ class FakeSite:
 
     def watch_balloon(self, balloon: VirtioBalloon) -> VirtioBalloon:
         return balloon
+
+    @property
+    def vcpu_count(self) -> int:
+        return 2
+
+    def claim_disk(self, drive: str, name: str, *, share_rw: bool) -> Backend:
+        node = NullNode(drive, NullOptions())
+        node.size = node.options.size
+        backend = Backend(Graph(lambda *words: None), drive)
+        backend.edge = Edge(backend, "root", node)
+        return backend
+
+    def io_context(self, iothread: str | None, name: str) -> Any:
+        self.io = ffi.gc(lib.core_io_new(), lib.core_io_free)
+        return self.io
+
+    def watch_disk(self, name: str, disk: VirtioBlk) -> None:
+        weakref.finalize(disk, free_engine, disk.engine.ptr, disk.chip, self.io)
 
     def claim(self, chardev: str) -> Chardev:
         raise NotImplementedError

@@ -36,7 +36,8 @@ ECAM_BYTES = 0x10_0000  # of bus 0: as much as a fuzzer needs to see
 def of_catalog(row: DeviceType) -> Maker:
     def make(site: FakeSite) -> Any:
         seam: Site = site
-        return row.make(seam, "device", row.properties())
+        needed = {"drive": "disk"} if "drive" in row.properties.__dataclass_fields__ else {}
+        return row.make(seam, "device", row.properties(**needed))
 
     return make
 

@@ -1,0 +1,93 @@
+"""`-device virtio-blk-*`: what may be set, by QEMU's names and defaults, and how the device is put together from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aioemu.devices.properties import prop
+from aioemu.devices.virtio.device import RingProperties
+from aioemu.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.backend import Backend
+    from aioemu.devices.virtio.blk import VirtioBlk
+
+MAX_QUEUES = 1024
+MAX_SECTORS = ((1 << 31) - 1) >> 9  # of one request, in QEMU's block layer
+POLICIES = ("auto", "report", "ignore", "enospc", "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class BlkProperties(RingProperties):
+    """Of the device; what belongs to the disk is said of the drive or node."""
+
+    drive: str | None = prop(None, "str", "Node name or ID of a block device to use as a backend")
+    iothread: str | None = prop(None, "str", "ID of an iothread that serves it; without one, the main loop does")
+    num_queues: int | None = prop(None, "uint16", "queues; by default one for each vCPU", least=1, most=MAX_QUEUES)
+    queue_size: int = prop(256, "uint16", "places of a queue: a power of two", least=2, most=1024)
+    seg_max_adjust: bool = prop(True, "bool", "as many segments in a request as a queue has room for")
+    request_merging: bool = prop(True, "bool", "accepted; the host's page cache and io_uring merge")
+    serial: str | None = prop(None, "str", "what the guest reads as its serial number, 20 bytes")
+    bootindex: int = prop(-1, "int32", "place in the firmware's boot order")
+    share_rw: bool = prop(False, "bool", "others may write to the disk as well")
+    write_cache: str = prop("auto", "str", "on, off or auto: as the drive says")
+    config_wce: bool = prop(True, "bool", "the guest may switch the write cache")
+    rerror: str = prop("auto", "str", "on errors in reading: report, ignore, enospc, stop; auto: as the drive says")
+    werror: str = prop("auto", "str", "on errors in writing: the same")
+    discard: bool = prop(True, "bool", "offer discard")
+    write_zeroes: bool = prop(True, "bool", "offer write zeroes")
+    max_discard_sectors: int = prop(MAX_SECTORS, "uint32", "of one discard", least=1, most=MAX_SECTORS)
+    max_write_zeroes_sectors: int = prop(MAX_SECTORS, "uint32", "of one write zeroes", least=1, most=MAX_SECTORS)
+    logical_block_size: int = prop(512, "size", "A power of two between 512 B and 2 MiB")
+    physical_block_size: int = prop(512, "size", "A power of two between 512 B and 2 MiB")
+    min_io_size: int = prop(0, "size", "what writes had best be multiples of")
+    opt_io_size: int = prop(0, "size", "what writes are fastest with", most=0xFFFFFFFF)
+    discard_granularity: int | None = prop(None, "size", "what discards are aligned to", most=0xFFFFFFFF)
+    cyls: int = prop(0, "uint32", "of the geometry", most=65535)
+    heads: int = prop(0, "uint32", "of the geometry", most=255)
+    secs: int = prop(0, "uint32", "of the geometry", most=255)
+
+
+class DiskSite(Protocol):
+    """What a disk asks of its site."""
+
+    @property
+    def vcpu_count(self) -> int: ...
+
+    def claim_disk(self, drive: str, name: str, *, share_rw: bool) -> Backend:
+        """The backend, for this device alone until it goes. ConfigError."""
+
+    def io_context(self, iothread: str | None, name: str) -> Any:
+        """Where native parts of a device are served: an iothread, or the loop. ConfigError."""
+
+    def watch_disk(self, name: str, disk: VirtioBlk) -> None:
+        """It waits while the machine does; its errors become events and stop the machine by its policy."""
+
+
+def make_blk(site: DiskSite, name: str, given: BlkProperties) -> VirtioBlk:
+    """The disk of `drive=`, which must be given."""
+    from aioemu.devices.virtio.blk import VirtioBlk, check_blocks
+
+    if given.drive is None:
+        raise ConfigError("drive property not set", "-device")
+    _check_words(given)
+    check_blocks(given)
+    backend = site.claim_disk(given.drive, name, share_rw=given.share_rw)
+    settled = replace(
+        given,
+        rerror=backend.rerror if given.rerror == "auto" else given.rerror,
+        werror=backend.werror if given.werror == "auto" else given.werror,
+    )
+    io = site.io_context(given.iothread, name)
+    disk = VirtioBlk(backend, io, settled, given.num_queues or min(site.vcpu_count, MAX_QUEUES))
+    site.watch_disk(name, disk)
+    return disk
+
+
+def _check_words(given: BlkProperties) -> None:
+    for name, words in (("rerror", POLICIES), ("werror", POLICIES), ("write_cache", ("auto", "on", "off"))):
+        value = getattr(given, name)
+        if value not in words:
+            shown = name.replace("_", "-")
+            raise ConfigError(f"Property 'virtio-blk-device.{shown}' doesn't take value '{value}'", "-device")

@@ -1,0 +1,220 @@
+"""The request engine as the block graph sees it: native code runs a disk's requests, and asks here what it cannot know.
+
+It asks where a range sits, once; what has to pass through Python (compressed clusters, copy-on-read, discards) goes
+through the backend, a request at a time. An answer that comes after a reset is refused by number. Not here: rings and
+requests (`core/blk*.c`), the device around it, and what the machine does when a disk fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from aioemu._core import ffi, lib
+from aioemu.blockdev.file import HostFile
+from aioemu.blockdev.node import ExtentKind
+from aioemu.errors import EmuError, HostError
+
+if TYPE_CHECKING:
+    from aioemu.blockdev.backend import Backend
+    from aioemu.blockdev.node import Node
+
+PYTHON_FLUSHES, NOTHING_TO_FLUSH = -1, -2
+TRIES = 8  # of an answer that was void before it arrived
+ACTIONS = {"report": 0, "ignore": 1, "stop": 2, "enospc": 3}  # core_blk_action
+NAMES = tuple(ACTIONS)
+
+
+class DiskShape(Struct, frozen=True):
+    """What a device says of its disk beyond the backend's size."""
+
+    block_size: int = 512
+    max_discard: int = 0  # sectors of one request; 0: not offered
+    max_zeroes: int = 0
+    serial: bytes = b""
+    rerror: str = "report"
+    werror: str = "enospc"
+
+
+class DiskError(Struct, frozen=True):
+    """A request that failed, and what was done about it: report, ignore or stop."""
+
+    is_write: bool
+    errno: int
+    action: str
+    offset: int
+
+
+class Engine:
+    """The engine of one virtio chip over one backend, in the I/O context `io`. Made and used on the loop's thread."""
+
+    def __init__(self, chip: Any, io: Any, backend: Backend, shape: DiskShape) -> None:
+        self.backend = backend
+        self.shape = shape
+        self.on_error: Callable[[DiskError], None] = lambda error: None
+        made = lib.core_blk_new(chip, io)
+        if made == ffi.NULL:
+            raise HostError("a disk's request engine: no more descriptors or memory")
+        self.ptr = made
+        self._ask: Any = ffi.new("core_blk_ask *")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._fd = lib.core_blk_ask_fd(made)
+        backend.on_changed = self._changed
+        self.refresh()
+
+    # ---- for the device ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The driver drives the device."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._fd, self._asked)
+        rc = lib.core_blk_start(self.ptr)
+        if rc < 0:
+            raise HostError("serve a disk's queues", -rc)
+
+    def stop(self) -> None:
+        """Forget every request; no guest memory is touched any more when this returns."""
+        if self.ptr != ffi.NULL:
+            lib.core_blk_stop(self.ptr)
+
+    def hold(self) -> None:
+        """The machine stands still: what is with the kernel comes back first, the rest waits."""
+        lib.core_blk_hold(self.ptr, 1)
+
+    def go_on(self) -> None:
+        """The machine goes on; what failed and stopped it is tried again."""
+        self.backend.io_status = "ok"
+        lib.core_blk_hold(self.ptr, 0)
+
+    def set_writethrough(self, on: bool) -> None:
+        """Whether each write is on the disk for good before the guest hears of it."""
+        lib.core_blk_set_writethrough(self.ptr, on)
+
+    def bell(self, queue: int) -> int:
+        """The eventfd for a queue's notifications."""
+        return int(lib.core_blk_bell_fd(self.ptr, queue))
+
+    def stats(self) -> dict[str, list[int]]:
+        """Operations, bytes and nanoseconds of reads, writes, flushes, others; failures of reads and writes."""
+        counts: Any = ffi.new("core_blk_counts *")
+        lib.core_blk_stats(self.ptr, counts)
+        found = {name: list(getattr(counts, name)) for name in ("ops", "bytes", "ns", "failed")}
+        return {**found, "refused": [int(counts.refused)]}
+
+    def refresh(self) -> None:
+        """Take on the backend's size, files and policies as they are now."""
+        disk: Any = ffi.new("core_blk_disk *")
+        disk.size = self.backend.size
+        disk.block_size = self.shape.block_size
+        disk.max_discard, disk.max_zeroes = self.shape.max_discard, self.shape.max_zeroes
+        disk.read_only = self.backend.read_only
+        disk.on_read_error, disk.on_write_error = ACTIONS[self.shape.rerror], ACTIONS[self.shape.werror]
+        disk.flush_fd = flush_fd(self.backend.node)
+        disk.use_uring = wants_uring(self.backend.node)
+        disk.serial = self.shape.serial[:20].ljust(20, b"\0")
+        lib.core_blk_set_disk(self.ptr, disk)
+
+    def close(self) -> None:
+        """Free it; may be called twice."""
+        if self.ptr == ffi.NULL:
+            return
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+        lib.core_blk_free(self.ptr)
+        self.ptr = ffi.NULL
+
+    # ---- what the native part asks -----------------------------------------------------------------------------------
+
+    def _changed(self, start: int, length: int) -> None:
+        """The graph: extents told earlier are void. Nothing uses them any more when this returns."""
+        if self.ptr != ffi.NULL:
+            lib.core_blk_void(self.ptr, start, length)
+            if self.backend.edge is not None:
+                self.refresh()
+
+    def _asked(self) -> None:
+        os.eventfd_read(self._fd)
+        while self.ptr != ffi.NULL and lib.core_blk_next_ask(self.ptr, self._ask) == 1:
+            ask = self._ask
+            if ask.kind == lib.CORE_BLK_ASK_ERROR:
+                self._failed(DiskError(bool(ask.write), int(ask.error), NAMES[ask.action], int(ask.offset)))
+                continue
+            work = self._serve(int(ask.id), int(ask.kind), int(ask.offset), int(ask.size), bool(ask.write), ask.unmap)
+            task = asyncio.get_running_loop().create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _failed(self, error: DiskError) -> None:
+        if error.action == "stop":
+            self.backend.io_status = "nospace" if error.errno == errno.ENOSPC else "failed"
+        self.on_error(error)
+
+    async def _serve(self, number: int, kind: int, offset: int, size: int, write: bool, unmap: int) -> None:
+        data = b""
+        failed = 0
+        try:
+            data = await self._do(number, kind, offset, size, write, bool(unmap))
+        except HostError as exc:
+            failed = exc.errno or errno.EIO
+        except (EmuError, OSError, ValueError):
+            failed = errno.EIO
+        if self.ptr != ffi.NULL:
+            lib.core_blk_answer(self.ptr, number, failed, data, len(data))
+
+    async def _do(self, number: int, kind: int, offset: int, size: int, write: bool, unmap: bool) -> bytes:
+        backend = self.backend
+        if kind == lib.CORE_BLK_ASK_EXTENT:
+            await self._find(offset, size, write)
+        elif kind == lib.CORE_BLK_ASK_READ:
+            return await backend.read(offset, size)
+        elif kind == lib.CORE_BLK_ASK_WRITE:
+            data = ffi.new("uint8_t[]", size)
+            if lib.core_blk_ask_data(self.ptr, number, data, size) == 0:
+                await backend.write(offset, ffi.buffer(data, size)[:])
+        elif kind == lib.CORE_BLK_ASK_FLUSH:
+            await backend.flush()
+        elif kind == lib.CORE_BLK_ASK_DISCARD:
+            await backend.discard(offset, size)
+        else:
+            await backend.write_zeroes(offset, size, unmap=unmap)
+        return b""
+
+    async def _find(self, offset: int, size: int, write: bool) -> None:
+        """Learn where a range sits. What was voided while the graph answered is asked for again."""
+        for _ in range(TRIES):
+            voids = lib.core_blk_voids(self.ptr)
+            e = await self.backend.extent(offset, size, write=write)
+            if self.ptr == ffi.NULL:
+                return
+            kind, place = int(e.kind), (e.fd, e.host_offset) if e.kind is ExtentKind.DATA else (-1, 0)
+            rc = lib.core_blk_extent(self.ptr, voids, kind, e.start, e.length, *place, e.writable)
+            if rc != -errno.EAGAIN:
+                if rc < 0:
+                    raise HostError(f"{self.backend.describe()}: extent at {offset}", -rc)
+                return
+        raise HostError(f"{self.backend.describe()}: extent at {offset}", errno.EIO)
+
+
+def flush_fd(node: Node[Any]) -> int:
+    """The one file whose fdatasync is all that a flush of this node is, where there is one."""
+    while node.driver == "raw":
+        node = node.file
+    if not isinstance(node, HostFile):
+        return PYTHON_FLUSHES
+    return NOTHING_TO_FLUSH if node.options.cache.no_flush or node.read_only else node.fd
+
+
+def wants_uring(node: Node[Any]) -> bool:
+    """Whether the file below is to be accessed by io_uring where a call would wait (aio=io_uring or native)."""
+    while "file" in node.children:
+        node = node.file
+    return getattr(node.options, "aio", "threads") != "threads"
