@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioemu.blockdev.backend import POLICIES, ErrorPolicy
-from aioemu.config.grammar import Options, did_you_mean, is_identifier
+from aioemu.config.grammar import Options, did_you_mean
 from aioemu.config.keyval import unflatten
-from aioemu.errors import ConfigError
 
 CACHE_MODES = {  # writeback, direct, no-flush
     "writethrough": (False, False, False),
@@ -76,7 +75,7 @@ def read_drive(drive_id: str | None, values: Mapping[str, Any]) -> Drive:
     node["cache"], writeback = _cache(opts)
     _node_words(opts, node)
     limits, group = _throttling(opts)
-    drive = Drive(
+    return Drive(
         id=drive_id,
         interface=interface,
         index=index,
@@ -90,8 +89,6 @@ def read_drive(drive_id: str | None, values: Mapping[str, Any]) -> Drive:
         limits=limits,
         node={**_driver(opts), **node, **unflatten("-drive", opts.rest().items())},
     )
-    _check_zeroes(drive.node)
-    return drive
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -176,14 +173,3 @@ def _driver(opts: Options) -> dict[str, Any]:
         opts.fail("Cannot specify both 'driver' and 'format'")
     name = given or driver
     return {} if name is None else {"driver": name}
-
-
-def _check_zeroes(node: Mapping[str, Any]) -> None:
-    if node.get("detect-zeroes") == "unmap" and node.get("discard") != "unmap":
-        raise ConfigError("setting detect-zeroes to unmap is not allowed without setting discard operation to unmap")
-
-
-def check_drive_id(name: str | None) -> None:
-    """ConfigError for what cannot name a drive."""
-    if name is not None and not is_identifier(name):
-        raise ConfigError("Parameter 'id' expects an identifier", "-drive")

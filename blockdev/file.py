@@ -60,6 +60,7 @@ class HostFile(Node[T], Generic[T]):
         super().__init__(name, options)
         self.fd = -1
         self._end = 0  # of what the file has; `size` is in whole sectors, as devices see it
+        self._discards = [0, 0, 0]  # done, not done, bytes
         self._lock: ImageLock | None = None
         self._calls: set[asyncio.Future[Any]] = set()
         self._flush_failed = False
@@ -182,7 +183,7 @@ class HostFile(Node[T], Generic[T]):
 
     async def discard(self, offset: int, size: int) -> None:
         if self.options.discard == "unmap" and not self.read_only:
-            await self._allocate([PUNCH_HOLE | KEEP_SIZE], offset, size)
+            self._discarded(size, await self._allocate([PUNCH_HOLE | KEEP_SIZE], offset, size))
 
     async def flush(self) -> None:
         if self.options.cache.no_flush or self.read_only:
@@ -217,6 +218,14 @@ class HostFile(Node[T], Generic[T]):
 
     async def allocated_bytes(self) -> int | None:
         return os.fstat(self.fd).st_blocks * 512
+
+    def driver_figures(self) -> dict[str, Any] | None:
+        names = ("discard-nb-ok", "discard-nb-failed", "discard-bytes-ok")
+        return {"driver": self.driver, **dict(zip(names, self._discards, strict=True))}
+
+    def _discarded(self, size: int, done: bool) -> None:
+        self._discards[not done] += 1
+        self._discards[2] += size if done else 0
 
     # ---- on other threads --------------------------------------------------------------------------------------------
 
@@ -320,7 +329,7 @@ class FileNode(HostFile[FileOptions]):
     create_type = FileCreateOptions
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "format-specific": {"type": "file", "data": {}}}
+        return {**super().info(), "dirty-flag": False, "format-specific": {"type": "file", "data": {}}}
 
     @classmethod
     async def create(cls, graph: Creator, given: FileCreateOptions, progress: Any) -> None:

@@ -56,7 +56,7 @@ class Graph:
     async def add(self, given: Given, *, strict: bool = False) -> Node[Any]:
         """`blockdev-add`: a new node that the monitor holds on to. `strict`: values have JSON's types."""
         async with self.lock:
-            if not given.get("node-name"):
+            if "node-name" not in given:
                 self._read(given, "", strict=strict)
                 raise ConfigError("'node-name' must be specified for the root node", "node-name")
             node = await self.open(given, strict=strict)
@@ -146,6 +146,7 @@ class Graph:
             await self._close(node)
             raise
         node.opened = True
+        self.nodes[node.name] = self.nodes.pop(node.name)  # after those below it
         return node
 
     async def open_child(
@@ -189,11 +190,16 @@ class Graph:
         if not isinstance(name, str):
             raise ConfigError(f"Invalid parameter type for '{path}driver', expected: string", f"{path}driver")
         if name not in DRIVERS and not legacy:
-            raise ConfigError(f"Parameter '{path}driver' does not accept value '{name}'{did_you_mean(name, DRIVERS)}")
+            raise ConfigError(f"Parameter 'driver' does not accept value '{name}'{did_you_mean(name, DRIVERS)}")
         driver = find_driver(name)
         if legacy:
             _refuse_unknown(driver, left)
         options = read_options(driver.options_type, left, path=path, strict=strict)
+        if options.detect_zeroes == "unmap" and options.discard != "unmap":
+            raise ConfigError(
+                "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
+                "detect-zeroes",
+            )
         if options.force_share and not options.read_only:
             raise ConfigError("force-share=on can only be used with read-only images", "force-share")
         return driver, options

@@ -45,7 +45,7 @@ class HostDeviceNode(HostFile[FileOptions]):
 
     async def discard(self, offset: int, size: int) -> None:
         if self.options.discard == "unmap" and not self.read_only:
-            await self._range(BLKDISCARD, offset, size)
+            self._discarded(size, await self._range(BLKDISCARD, offset, size))
 
     async def resize(self, size: int) -> None:
         """The host resizes devices: here their new size is taken on."""

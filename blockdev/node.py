@@ -238,6 +238,10 @@ class Node(Generic[T]):
         """Facts about the image by the names of QAPI's ImageInfo, its own ones under `format-specific`."""
         return {"virtual-size": self.size}
 
+    def driver_figures(self) -> dict[str, Any] | None:
+        """What it has done, by the names of QAPI's BlockStatsSpecific for this driver."""
+        return None
+
     async def allocated_bytes(self) -> int | None:
         """How much of the host's disk it takes, where that can be known."""
         return await self.file.allocated_bytes() if self.file_role in self.children else None

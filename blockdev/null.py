@@ -61,6 +61,9 @@ class NullNode(Node[NullOptions]):
     async def resize(self, size: int) -> None:
         raise ConfigError(f"Image format driver does not support resize: {self.driver}")
 
+    async def allocated_bytes(self) -> int | None:
+        return 0
+
     async def _wait(self) -> None:
         if self.options.latency_ns:
             await asyncio.sleep(self.options.latency_ns / 1e9)

@@ -184,7 +184,7 @@ def _integer(where: str, value: Any, field: Mapping[str, Any]) -> int:
 def _choice(where: str, value: Any, field: Mapping[str, Any]) -> str:
     word = _text(where, value, field)
     if word not in field["words"]:
-        raise ConfigError(f"Parameter '{where}' does not accept value '{word}'", where)
+        raise ConfigError(f"Parameter '{where.rpartition('.')[2]}' does not accept value '{word}'", where)
     return word
 
 

@@ -53,6 +53,10 @@ class RawNode(Node[RawOptions]):
                 self.filename,
             )
 
+    def info(self) -> dict[str, Any]:
+        known = self.file.info()
+        return {**super().info(), **({"dirty-flag": False} if "dirty-flag" in known else {})}
+
     def check_reopen(self, options: RawOptions) -> None:
         self._window(options)
 

@@ -60,7 +60,7 @@ async def query_named_block_nodes(machine: DrivesMachine, args: QueryNamedBlockN
 def query_blockstats(machine: DrivesMachine, args: QueryBlockStats) -> list[BlockStats]:
     """What each disk has done."""
     if args.query_nodes:
-        return [_node_stats(each) for each in _nodes(machine.drives)]
+        return [_node_stats(each) for each in reversed(_nodes(machine.drives))]
     return [_backend_stats(each) for each in machine.drives.all]
 
 
@@ -129,8 +129,7 @@ async def describe_node(node: AnyNode, *, flat: bool) -> BlockDeviceInfo:
 async def describe_image(node: AnyNode, *, flat: bool) -> ImageInfo:
     """The image of a node, with those below it."""
     facts = {name.replace("-", "_"): value for name, value in node.info().items()}
-    facts.setdefault("dirty_flag", False)
-    below = image_below(node)
+    below = node.file if node.is_filter else node.backing
     return ImageInfo(
         filename=node.filename,
         format=node.driver,
@@ -154,6 +153,7 @@ def _backend_stats(backend: Backend) -> BlockStats:
         qdev=qdev_of(backend),
         node_name=node.name if node is not None else None,
         stats=stats_of(backend.figures(), counted=True),
+        driver_specific=node.driver_figures() if node is not None else None,
         parent=_node_stats(node.file) if node is not None and node.file_role in node.children else None,
         backing=_node_stats(node.backing) if node is not None and node.backing is not None else None,
     )
@@ -163,6 +163,7 @@ def _node_stats(node: AnyNode) -> BlockStats:
     return BlockStats(
         node_name=node.name,
         stats=stats_of({}, counted=False),
+        driver_specific=node.driver_figures(),
         parent=_node_stats(node.file) if node.file_role in node.children else None,
         backing=_node_stats(node.backing) if node.backing is not None else None,
     )
