@@ -91,6 +91,10 @@ class GuestCrashloaded(Record):
     action: GuestPanicAction
 
 
+class GuestPvshutdown(Record):
+    """The guest has ended, and said so by the panic device."""
+
+
 class Watchdog(Record):
     """A watchdog fired."""
 
@@ -175,6 +179,7 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("RESUME", Resume),
     EventClass("GUEST_PANICKED", GuestPanicked),
     EventClass("GUEST_CRASHLOADED", GuestCrashloaded),
+    EventClass("GUEST_PVSHUTDOWN", GuestPvshutdown),
     EventClass("WATCHDOG", Watchdog, needs=("watchdog",), limited=True),
     EventClass("RTC_CHANGE", RtcChange, needs=("rtc",), limited=True),
     EventClass("BALLOON_CHANGE", BalloonChange, needs=("find_balloon",), limited=True),

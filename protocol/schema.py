@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -28,11 +28,14 @@ class Record(msgspec.Struct, rename="kebab", kw_only=True, omit_defaults=True):
 
 
 class Union(Record):
-    """A flat union: `tag` names the member that chooses which `cases` record's members come along, in `branch`."""
+    """A flat union: `tag` names the member that chooses which `cases` record's members come along, in `branch`.
+
+    `cases` may be a function that is called when the type is first looked at.
+    """
 
     hidden = ("branch",)
     tag: ClassVar[str]
-    cases: ClassVar[Mapping[StrEnum, type[Record]]]
+    cases: ClassVar[Any]  # Mapping[StrEnum | str, type[Record]], or what returns one
 
     branch: Any = None
 
@@ -241,7 +244,8 @@ def object_of(record: type[Record]) -> Object:
     made = Object(record, list(_members(record)))
     if issubclass(record, Union):
         made.tag = record.tag
-        made.cases = {str(case): object_of(each) for case, each in record.cases.items()}
+        cases = record.cases() if callable(record.cases) else record.cases
+        made.cases = {str(case): object_of(each) for case, each in cases.items()}
     return made
 
 

@@ -25,7 +25,7 @@ UIP, DIVIDER, RATE = bit(7), field(6, 4), field(3, 0)  # register A
 SET, PIE, AIE, UIE, SQWE, BINARY, HOURS24 = bit(7), bit(6), bit(5), bit(4), bit(3), bit(2), bit(1)  # register B
 IRQF, PF, AF, UF = bit(7), bit(6), bit(5), bit(4)  # register C
 VRT = 0x80  # register D: the battery is good
-RUNS = 0b010  # the only divider for a 32.768 kHz crystal
+RUNS = 0b010  # the divider for a 32.768 kHz crystal; 0 and 1 are other crystals', and the clock runs with its own
 UIP_NS = 8 * NS // 32768  # sheet: an update follows within 244 µs, eight periods of the crystal
 BASE_HZ = 32768
 HALF = NS // 2  # after a divider reset the first update comes half a second later
@@ -46,6 +46,7 @@ class Rtc(RegisterBlock):
         "cmos": Bytes(CMOS_BYTES, CMOS_BYTES),
         "offset_ns": Int(-YEARS_NS, YEARS_NS),
         "seen_ns": Int(0, YEARS_NS),
+        "phase": Int(0, BASE_HZ),
     }
     index: int
 
@@ -60,6 +61,7 @@ class Rtc(RegisterBlock):
         self.cmos[A], self.cmos[B], self.cmos[D] = RUNS << 4 | 6, HOURS24, VRT
         self.offset_ns = 0  # guest's time minus the wall clock
         self.seen_ns = 0  # until when flags have been looked for
+        self.phase = 0  # ticks by which periodic interrupts are off the period's multiples
         super().__init__()
         self.seen_ns = self._now()
         self._latch(self.seen_ns)
@@ -93,7 +95,7 @@ class Rtc(RegisterBlock):
         return max(0, self.clock() + self.offset_ns)
 
     def _runs(self) -> bool:
-        return not self.cmos[B] & SET and DIVIDER.of(self.cmos[A]) == RUNS
+        return not self.cmos[B] & SET and DIVIDER.of(self.cmos[A]) <= RUNS
 
     def _format(self) -> calendar.Format:
         return calendar.Format(bool(self.cmos[B] & BINARY), bool(self.cmos[B] & HOURS24))
@@ -122,14 +124,16 @@ class Rtc(RegisterBlock):
 
     def _write_control(self, number: int, value: int) -> None:
         self._look()
-        ran, halted = self._runs(), DIVIDER.of(self.cmos[A]) != RUNS
+        ran, halted = self._runs(), DIVIDER.of(self.cmos[A]) > RUNS
         if ran:
             self._latch(self._now())
+        before = self._period_ticks()
         if number == A:
             self.cmos[A] = value & ~UIP
+            self._change_period(before)
         else:
             self.cmos[B] = value & ~UIE if value & SET else value  # sheet: SET clears UIE
-        if halted and DIVIDER.of(self.cmos[A]) == RUNS:
+        if halted and DIVIDER.of(self.cmos[A]) <= RUNS:
             self.offset_ns += HALF - self._now() % NS
         if self._runs() and not ran:
             self._adopt()
@@ -143,7 +147,7 @@ class Rtc(RegisterBlock):
         since, self.seen_ns = min(self.seen_ns, now), now
         flags = 0
         period = self._period_ticks()
-        if period and _ticks(now) // period != _ticks(since) // period:
+        if period and (_ticks(now) - self.phase) // period != (_ticks(since) - self.phase) // period:
             flags |= PF
         if self._runs():
             if now // NS != since // NS:
@@ -175,7 +179,8 @@ class Rtc(RegisterBlock):
         moments = []
         period = self._period_ticks()
         if enabled & PIE and period:
-            moments.append(-(-(_ticks(now) // period + 1) * period * NS // BASE_HZ))
+            tick = ((_ticks(now) - self.phase) // period + 1) * period + self.phase
+            moments.append(-(-tick * NS // BASE_HZ))
         if enabled & UIE and self._runs():
             moments.append((now // NS + 1) * NS)
         if enabled & AIE and self._runs():
@@ -187,10 +192,17 @@ class Rtc(RegisterBlock):
         else:
             self.timer.cancel()
 
+    def _change_period(self, before: int) -> None:
+        """A new period counts from the last interrupt of the one before: guests switch rates while they keep time."""
+        period = self._period_ticks()
+        if before and period and before != period:
+            ticks = _ticks(self._now())
+            self.phase = (ticks - (ticks - self.phase) % before) % period
+
     def _period_ticks(self) -> int:
         """Ticks of the crystal from one periodic interrupt to the next; 0: none (sheet, table 5)."""
         rate = RATE.of(self.cmos[A])
-        if rate == 0 or DIVIDER.of(self.cmos[A]) != RUNS:
+        if rate == 0 or DIVIDER.of(self.cmos[A]) > RUNS:
             return 0
         return 1 << (rate + 6 if rate <= 2 else rate - 1)
 

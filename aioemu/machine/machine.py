@@ -306,6 +306,10 @@ class Machine(Views):
         if kind == "crash-loaded":  # a crash kernel takes over: the guest goes on
             self.emit("GUEST_CRASHLOADED", action="run")
             return
+        if kind == "shutdown":  # the guest has ended, and says so by the panic device
+            self.emit("GUEST_PVSHUTDOWN")
+            await self.request_shutdown(Cause.GUEST_SHUTDOWN)
+            return
         action = self.actions.panic
         self.emit("GUEST_PANICKED", action={"none": "run", "pause": "pause"}.get(action, "poweroff"))
         if action == "pause":

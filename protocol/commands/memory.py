@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from aioemu.config import MemoryOptions
 from aioemu.errors import HostError, MonitorError
 from aioemu.protocol.machine import Machine, Memory, Objects, VirtualMemory
 from aioemu.protocol.registry import command
@@ -14,6 +15,7 @@ from aioemu.protocol.schema import Record, Size, UInt16, Union
 
 PIECE_BYTES = 4 << 20  # copied in one go between two looks at the loop
 ADDRESS_LIMIT = 1 << 64
+RAM_IDS = {"none": "ram", "microvm": "microvm.ram"}  # what a board's own memory is called; else pc.ram
 
 
 class MemoryInfo(Record):
@@ -129,12 +131,18 @@ class ObjectsMachine(Machine):
 
 @command("query-memdev", needs=("objects",))
 def query_memdev(machine: ObjectsMachine) -> list[Memdev]:
-    """List the memory back ends."""
-    return [
+    """List the memory back ends, the machine's own included."""
+    found = [
         _memdev(name, machine.objects.find(name).values())
         for name, kind in machine.objects.names().items()
         if kind.startswith("memory-backend-")
     ]
+    config = machine.config
+    board = config.machine.type or "q35"
+    if config.memory.backend is None and (board != "none" or config.memory.size_bytes != MemoryOptions().size_bytes):
+        plain = {"merge": True, "dump": True, "prealloc": config.memory.prealloc, "share": True}
+        found.append(_memdev(RAM_IDS.get(board, "pc.ram"), {**plain, "size": config.memory.size_bytes}))
+    return found
 
 
 def _memdev(name: str, values: Mapping[str, Any]) -> Memdev:

@@ -95,8 +95,12 @@ async def _ringbuf_read(interpreter: Interpreter, values: Values) -> str:
 
 
 async def _object_add(interpreter: Interpreter, values: Values) -> str:
+    """Values are text here, as on the command line: the object's type reads them."""
     given = Options.parse("object_add", values["object"], "qom-type").rest()
-    await interpreter.qmp("object-add", given)
+    kind, name = given.pop("qom-type", None), given.pop("id", None)
+    if kind is None or name is None:
+        raise MonitorError(f"Parameter '{'qom-type' if kind is None else 'id'}' is missing")
+    await interpreter.machine.objects.add(kind, name, given)
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -247,3 +248,21 @@ def test_base_and_source_of_the_clock() -> None:
     for base, source in (("noon", "host"), ("utc", "sun")):
         with pytest.raises(ConfigError, match="-rtc"):
             make_clock(base, source, timers)
+
+
+def test_a_new_rate_counts_from_the_last_interrupt(bench: Bench) -> None:
+    """Switching between two periods loses nothing: each lasts from one interrupt to the next."""
+    start = bench.timers.now
+    bench.write(A, 13)  # of another crystal, as firmware may leave it: 8 Hz
+    bench.write(B, HOURS24 | PIE)
+    bench.read(C)
+    times = []
+    for rate in (15, 13, 15, 13):
+        while not bench.irq.up():
+            bench.timers.advance(NS // 1024)
+        times.append(bench.timers.now)
+        bench.read(C)
+        bench.write(A, rate)
+
+    assert [round((after - before) * 8 / NS) for before, after in pairwise(times)] == [4, 1, 4]
+    assert times[0] - start <= NS // 8 + NS // 512

@@ -128,3 +128,15 @@ async def test_globals_are_defaults() -> None:
     given = (GlobalOptions("isa-debug-exit", "iobase", "0x777"),)
     async with vm("q35", devices=["isa-debug-exit"], globals=given) as machine:
         assert any(region.base == 0x777 for region in machine.regions)
+
+
+async def test_panic_port_ends_a_machine_that_cannot_switch_itself_off() -> None:
+    """Bit 2 is no crash: GUEST_PVSHUTDOWN, and a shutdown by the guest."""
+    async with vm("q35", devices=["pvpanic"]) as machine:
+        machine.machine.native.router.write(PIO, 0x505, 1, 4)
+        assert (await machine.wait()).cause.value == "guest-shutdown"
+
+    assert [e.name for e in machine.events.history if e.name in ("GUEST_PVSHUTDOWN", "GUEST_PANICKED", "SHUTDOWN")] == [
+        "GUEST_PVSHUTDOWN",
+        "SHUTDOWN",
+    ]

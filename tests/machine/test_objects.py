@@ -12,6 +12,8 @@ import pytest
 from aioemu.config import AccelOptions, DeviceOptions, MachineConfig, MachineOptions, OptionGroup
 from aioemu.errors import ConfigError, MonitorError
 from aioemu.machine.machine import Machine
+from aioemu.machine.served import SERVED
+from aioemu.protocol.commands.objects import ObjectType
 from tests.machine.hotslot import Bench
 
 
@@ -86,7 +88,11 @@ async def test_what_is_used_stays(bench: Bench) -> None:
             {"qom-type": "iothread", "id": "io0"},
             "attempt to add duplicate property 'io0' to object",
         ),
-        ({"qom-type": "iothread", "id": "x", "nope": 1}, "nope"),
+        ({"qom-type": "iothread", "id": "x", "nope": 1}, "Parameter 'nope' is unexpected"),
+        (
+            {"qom-type": "memory-backend-ram", "id": "x", "size": "4096"},
+            "Invalid parameter type for 'size'",
+        ),
         ({"qom-type": "iothread", "id": "x", "poll-max-ns": -1}, "poll-max-ns"),
         ({"qom-type": "iothread"}, "Parameter 'id' is missing"),
         ({"id": "x"}, "Parameter 'qom-type' is missing"),
@@ -156,3 +162,22 @@ async def test_balloon_is_found_where_it_is(bench: Bench) -> None:
     )
     assert stats["last-update"] == 0
     assert stats["stats"]["stat-free-memory"] == (1 << 64) - 1
+
+
+async def test_memory_without_an_object_is_listed(bench: Bench) -> None:
+    """The board's own memory is a back end like the others, called as QEMU calls it; objects come besides."""
+    await bench.hub.execute("object-add", {"qom-type": "memory-backend-ram", "id": "m", "size": 1 << 20})
+    found = {each["id"]: each["size"] for each in await bench.hub.execute("query-memdev")}
+    assert found == {"m": 1 << 20, "pc.ram": bench.machine.memory.size_bytes}
+
+    assert "memory backend: pc.ram" in await bench.monitor.run("info memdev")
+
+
+async def test_types_are_the_schemas(bench: Bench) -> None:
+    """What object-add takes, what -object help lists and what can be made are the same types; text is read as text."""
+    assert [each.value for each in ObjectType] == sorted(bench.machine.objects.types())
+    assert {f"object:{each.value}" for each in ObjectType} == {each for each in SERVED if each.startswith("object:")}
+
+    assert await bench.monitor.run("object_add memory-backend-ram,id=m,size=2M") == ""
+    assert bench.machine.objects.find("m").values()["size"] == 2 << 20
+    assert "Parameter 'id' is missing" in await bench.monitor.run("object_add iothread")

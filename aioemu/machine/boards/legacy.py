@@ -110,7 +110,7 @@ class PanicWires:
         self._wishes.panicked("crash-loaded")
 
     def guest_shutdown(self) -> None:
-        self._wishes.power_off()
+        self._wishes.panicked("shutdown")
 
 
 def firmware_tables(kit: Kit, board: AcpiBoard, product: str, acpi: bool) -> FirmwareTables:
