@@ -32,6 +32,7 @@ from aioemu.machine.runstate import Cause, ExitStatus, RunState
 
 if TYPE_CHECKING:
     from aioemu.devices.virtio.device import VirtioDevice
+    from aioemu.machine.nics import Nic
     from aioemu.protocol.hub import MonitorHub
 
 __all__ = [
@@ -258,6 +259,11 @@ class Machine:
         TimeoutError: it did not answer, and the device goes whenever it does."""
         await unplug(self.machine, name, timeout)
         self._plugged.pop(name, None)
+
+    @property
+    def nic(self) -> list[Nic]:
+        """The network cards, in the order they were made."""
+        return self.machine.nics.cards
 
     def irq(self, gsi: int) -> IrqSource:
         """A source of interrupt line `gsi`; lines with several sources are their OR."""

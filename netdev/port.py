@@ -49,15 +49,16 @@ class PortStats:
 
 
 class Port:
-    """Owns a native port. `kind` is what it is: "tap", "virtio-net", ..."""
+    """A native port, freed with this unless it is not `owned`. `kind` is what it is: "tap", "virtio-net", ..."""
 
-    def __init__(self, ptr: Any, keep: object = None) -> None:
+    def __init__(self, ptr: Any, keep: object = None, *, owned: bool = True) -> None:
         if ptr == ffi.NULL:
             raise HostError("make a network port")
         self.ptr = ptr
         self.peer: Port | None = None
         self.closers: list[Callable[[], None]] = []  # called before the port goes: who watches it
-        self._keep = keep  # what the native port points to
+        self._keep = keep  # what the native port points to, or is a part of
+        self._owned = owned
         self.kind = _text(lib.core_port_kind(ptr))
 
     @property
@@ -119,7 +120,8 @@ class Port:
             while self.closers:
                 self.closers.pop()()
             self.part()
-            lib.core_port_free(self.ptr)
+            if self._owned:
+                lib.core_port_free(self.ptr)
             self.ptr = ffi.NULL
 
 

@@ -18,10 +18,12 @@ from aioemu.netdev.options import read_options
 from aioemu.netdev.port import Port
 
 BACK_ENDS: dict[str, str] = {
+    "bridge": "aioemu.netdev.bridge",
     "dgram": "aioemu.netdev.dgram",
     "hubport": "aioemu.netdev.hubport",
     "socket": "aioemu.netdev.socket",
     "stream": "aioemu.netdev.stream",
+    "tap": "aioemu.netdev.tap",
     "user": "aioemu.netdev.user",
 }
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from aioemu.config.grammar import did_you_mean, parse_pairs, parse_size
+from aioemu.config.keyval import unflatten
 from aioemu.config.model import (
     AccelOptions,
     Actions,
@@ -17,6 +18,7 @@ from aioemu.config.model import (
     MachineConfig,
     MachineOptions,
     MemoryOptions,
+    OptionGroup,
     Smp,
 )
 from aioemu.errors import ConfigError
@@ -31,7 +33,8 @@ def build_config(base: MachineConfig, **keywords: Any) -> MachineConfig:
     machine: board and options, "q35" or "microvm,acpi=off"; accel: "kvm", "tcg", "auto" or several in order;
     cpu: "host,-avx"; smp: a number or Smp; memory: bytes or "512M" (a bare number in a string is MiB, as for -m);
     kernel, initrd: paths; append: the kernel command line; devices: "isa-debug-exit,iobase=0x501" or DeviceOptions;
-    chardevs, serials: as in MachineConfig; uuid: UUID or text; no_reboot, no_shutdown: bool; any other field of
+    netdevs: "tap,id=net0,ifname=tap0" or OptionGroup; nics: "tap,ifname=tap0,mac=..." or OptionGroup; chardevs,
+    serials: as in MachineConfig; uuid: UUID or text; no_reboot, no_shutdown: bool; any other field of
     MachineConfig by its name. ConfigError names an unknown keyword and the nearest known one.
     """
     changes: dict[str, Any] = {}
@@ -112,6 +115,32 @@ def _device(text: str) -> DeviceOptions:
     return DeviceOptions(props.pop("driver"), props=props, **names)
 
 
+def read_netdevs(value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
+    """Network back ends as -netdev names them."""
+    return _groups("netdev", value)
+
+
+def read_nics(value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
+    """Network cards with their back ends as -nic names them."""
+    return _groups("nic", value)
+
+
+def _groups(option: str, value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
+    return tuple(each if isinstance(each, OptionGroup) else _group(option, each) for each in value)
+
+
+def _group(option: str, text: str) -> OptionGroup:
+    values: dict[str, Any] = {}
+    for key, item in parse_pairs(text, "type"):  # a key given several times is a list
+        values[key] = item if key not in values else [*_listed(values[key]), item]
+    kind, name = values.pop("type", None), values.pop("id", None)
+    return OptionGroup(option, kind, name, unflatten(f"-{option} {text}", values.items()))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _actions(actions: Actions, key: str, on: bool) -> Actions:
     if key == "no_reboot":
         return replace(actions, reboot="shutdown" if on else "reset")
@@ -132,5 +161,7 @@ _READERS: Mapping[str, Any] = {
     "smp": read_smp,
     "memory": read_memory,
     "devices": read_devices,
+    "netdevs": read_netdevs,
+    "nics": read_nics,
     "uuid": _uuid,
 }

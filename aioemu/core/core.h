@@ -11,6 +11,7 @@
 #include "cdef_blk.h"
 #include "cdef_block.h"
 #include "cdef_link.h"
+#include "cdef_netq.h"
 #include "cdef_switch.h"
 
 enum {

@@ -24,6 +24,7 @@ from aioemu.machine.clock import VirtualClock
 from aioemu.machine.drives import Drives
 from aioemu.machine.iothread import IoThreads
 from aioemu.machine.native import Native
+from aioemu.machine.nics import Nics
 from aioemu.memory.guest import GuestMemory
 
 
@@ -113,6 +114,7 @@ class Kit:
     log: Log
     connect_serial: Callable[[Any, int], None]
     iothreads: IoThreads
+    nics: Nics
     drives: Drives
     chips: dict[str, Any] = field(default_factory=dict)
     closers: Closers = field(default_factory=Closers)

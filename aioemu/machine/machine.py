@@ -31,6 +31,7 @@ from aioemu.machine.iothread import IoThreads
 from aioemu.machine.kit import Kit, Wishes
 from aioemu.machine.memory import make_memory
 from aioemu.machine.native import Native, Stop, StopKind
+from aioemu.machine.nics import Nics
 from aioemu.machine.objects import Objects
 from aioemu.machine.report import describe_stop
 from aioemu.machine.runstate import Cause, ExitStatus, RunState
@@ -69,6 +70,7 @@ class Machine(Views):
         self.clock: VirtualClock
         self.board: Board
         self.accelerator: Accelerator
+        self.nics: Nics
         self._closers: list[Callable[[], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._control = asyncio.Lock()
@@ -87,6 +89,7 @@ class Machine(Views):
             self._build()
             self._closers.append(self.drives.close)
             await self.drives.open()
+            await self.nics.open(self.config, self.native)
             self._build_board()
             self._boot()
             self.native.start_threads()
@@ -110,6 +113,8 @@ class Machine(Views):
         self.native = Native(max(1, config.smp.maxcpus), self.log, self._on_stop)
         self._closers.append(self.native.close)
         self._closers.append(self.iothreads.close)
+        self.nics = Nics(self.log, self.chardevs, self.fds.number)
+        self._closers.append(self.nics.close)
         self.accelerator.attach(self.native.ptr, self.board.needs)
         self.objects = Objects(self)
         self._closers.append(self.objects.close)
@@ -127,11 +132,13 @@ class Machine(Views):
         config = self.config
         self.kit = self._make_kit()
         self._closers.append(self.kit.close)
+        self.kit.flushers.append(lambda: self.nics.hold(True))
+        self.kit.resumers.append(lambda: self.nics.hold(False))
         self.board.build(self.kit)
         self.site = Site(self.kit, self.board, self.serial, self.objects)
         if config.debugcon is not None:
             self.site.add_debugcon(config.debugcon)
-        for device in (*self.drives.devices(), *config.devices):
+        for device in (*self.drives.devices(), *self.nics.devices(), *config.devices):
             self.site.add(device)
         self.site.settle()
         for name, own in self.own_devices.items():
@@ -152,10 +159,8 @@ class Machine(Views):
             panicked=lambda kind: self._soon(self._panicked(kind)),
             io_error=lambda: self._soon(self.pause(RunState.IO_ERROR)),
         )
-        connect = self.serial.connect
-        return Kit(
-            self.config, self.native, self.memory, self.clock, wishes, self.log, connect, self.iothreads, self.drives
-        )
+        parts = self.iothreads, self.nics, self.drives
+        return Kit(self.config, self.native, self.memory, self.clock, wishes, self.log, self.serial.connect, *parts)
 
     def _boot(self) -> None:
         """Put kernel and tables into memory and the boot processor at its first instruction."""

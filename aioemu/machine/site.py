@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aioemu.devices.virtio.blk import VirtioBlk
     from aioemu.devices.virtio.console import Port, VirtioConsole
     from aioemu.devices.virtio.device import VirtioDevice
+    from aioemu.devices.virtio.net import VirtioNet
     from aioemu.machine.virtio import Transport, VirtioBay
 
 DEBUGCON_PORT = 0xE9
@@ -202,6 +203,22 @@ class Site:
         held, release = self.objects.use(name, self._options.driver)
         self.kit.closers.on_leave(release)
         return held.made
+
+    def netdev_queues(self, netdev: str | None) -> int:
+        return self.kit.nics.queues_of(netdev)
+
+    def default_mac(self) -> bytes:
+        return self.kit.nics.default_mac()
+
+    def add_nic(self, name: str, card: VirtioNet, netdev: str | None, iothread: str | None) -> VirtioNet:
+        from aioemu.machine.nics import Nic
+
+        context = self.kit.native.io if iothread is None else self.object(iothread, ("iothread",))
+        nic = Nic(name, self._options.driver, card, context.ptr)
+        card.io = lambda: nic.io
+        self.kit.nics.add_card(nic, netdev)
+        self.kit.closers.append(lambda: self.kit.nics.remove_card(nic))
+        return card
 
     @property
     def memory_bytes(self) -> int:

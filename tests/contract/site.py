@@ -22,6 +22,7 @@ from aioemu.devices.virtio.blk import VirtioBlk
 from aioemu.devices.virtio.console import Port, VirtioConsole
 from aioemu.devices.virtio.device import VirtioDevice
 from aioemu.devices.virtio.mmio import VirtioMmio
+from aioemu.devices.virtio.net import VirtioNet
 from aioemu.devices.virtio.pci import VirtioPci
 from tests.devices.fakes import FakeTimers, Line, Mapper, Messages, Sink
 
@@ -90,6 +91,15 @@ class FakeSite:
 
     def object(self, name: str, kinds: tuple[str, ...]) -> Any:
         raise NotImplementedError
+
+    def netdev_queues(self, netdev: str | None) -> int:
+        return 1
+
+    def default_mac(self) -> bytes:
+        return bytes((0x52, 0x54, 0, 0x12, 0x34, 0x56))
+
+    def add_nic(self, name: str, card: VirtioNet, netdev: str | None, iothread: str | None) -> VirtioNet:
+        return card
 
     @property
     def memory_bytes(self) -> int:

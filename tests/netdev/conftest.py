@@ -1,7 +1,8 @@
-"""What back ends need of a machine: a reactor's io context, and boxes for their other ends."""
+"""What back ends need of a machine: a reactor's io context, and boxes for their other ends; and network namespaces."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from aioemu.log import EventLog, Log
 from aioemu.machine.iothread import ReactorIo
 from aioemu.netdev.port import Box
 from aioemu.netdev.registry import NetContext, open_netdev
+from tests.netdev.namespaces import Namespace, namespace
 
 
 @pytest.fixture
@@ -52,3 +54,12 @@ async def open_back_end(context: NetContext) -> AsyncIterator[Callable[..., Any]
     yield open_one
     for _, each in reversed(made):
         each.close()
+
+
+@pytest.fixture
+def netns() -> Iterator[Namespace]:
+    """A network namespace; skips where none may be made."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/net/tun"):
+        pytest.skip("needs root and /dev/net/tun")
+    with namespace() as made:
+        yield made

@@ -193,7 +193,11 @@ async def test_limits_are_set_and_told(desk: Desk) -> None:
     await limit(device="d", bps_rd=1000, iops=5, iops_max=10, iops_max_length=2, group="g")
     told = (await desk.qmp("query-block"))[0]["inserted"]
     assert {name: told[name] for name in ("bps_rd", "iops", "iops_max", "iops_max_length", "group")} == {
-        "bps_rd": 1000, "iops": 5, "iops_max": 10, "iops_max_length": 2, "group": "g"
+        "bps_rd": 1000,
+        "iops": 5,
+        "iops_max": 10,
+        "iops_max_length": 2,
+        "group": "g",
     }
     assert "iops=5 iops_rd=0" in await desk.monitor.run("info block d")
     await limit(device="d")

@@ -18,15 +18,17 @@ from aioemu.devices.virtio.balloon import VirtioBalloon
 from aioemu.devices.virtio.blk_properties import BlkProperties, DiskSite, make_blk
 from aioemu.devices.virtio.console import MAX_PORTS, Port, VirtioConsole
 from aioemu.devices.virtio.device import RingProperties, VirtioDevice
+from aioemu.devices.virtio.net_properties import NetProperties, NetSite, make_net
 from aioemu.devices.virtio.rng import VirtioRng, make_entropy
 from aioemu.errors import ConfigError
 
-INPUT, MISC, STORAGE = "Input devices", "Misc devices", "Storage devices"
+INPUT, MISC = "Input devices", "Misc devices"
+NETWORK, STORAGE = "Network devices", "Storage devices"
 ENTROPY = ("rng-builtin", "rng-random")  # the objects that a virtio-rng takes
 SERIAL_BUS = "virtio-serial-bus"
 
 
-class VirtioSite(DiskSite, Protocol):
+class VirtioSite(DiskSite, NetSite, Protocol):
     """What virtio devices ask of their site."""
 
     @property
@@ -179,6 +181,7 @@ def make_balloon(site: VirtioSite, name: str, given: BalloonProperties) -> Virti
 
 VIRTIO_ROWS: tuple[VirtioRow, ...] = (
     *family("virtio-blk", STORAGE, "a disk", BlkProperties, make_blk),
+    *family("virtio-net", NETWORK, "network card", NetProperties, make_net),
     *family("virtio-rng", MISC, "entropy from the host", RngProperties, make_rng),
     *family("virtio-balloon", MISC, "takes memory back from the guest", BalloonProperties, make_balloon),
     *family("virtio-serial", INPUT, "carries serial ports", SerialBusProperties, make_serial_bus),
