@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 from aioemu.errors import ConfigError
@@ -24,8 +25,9 @@ BACKLOG = 1024  # more than the connections that a guest may have: a connect nev
 class ChardevBridge:
     """The front end of one chardev, for any number of connections in turn."""
 
-    def __init__(self, chardev: Any) -> None:
+    def __init__(self, chardev: Any, release: Callable[[], None]) -> None:
         self._chardev = chardev
+        self._release = release
         self._folder = tempfile.mkdtemp(prefix="aioemu-guestfwd-")
         self.path = os.path.join(self._folder, "port")
         self._loop = asyncio.get_running_loop()
@@ -39,19 +41,25 @@ class ChardevBridge:
         chardev.connect(self)
 
     @classmethod
-    async def open(cls, spec: str, context: NetContext) -> ChardevBridge:
+    async def open(cls, spec: str, name: str, context: NetContext) -> ChardevBridge:
         """A bridge to the chardev that (spec) describes."""
         if context.chardev is None:
             raise ConfigError(f"guestfwd to '{spec}': there are no chardevs here", "-netdev user")
-        return cls(await context.chardev(spec, f"{context.id}-guestfwd"))
+        chardev, release = await context.chardev(spec, name)
+        try:
+            return cls(chardev, release)
+        except BaseException:
+            release()
+            raise
 
     def close(self) -> None:
-        """End the connections; the chardev stays its owner's."""
+        """End the connections and give the chardev back."""
         self._loop.remove_reader(self._listener)
         self._listener.close()
         for each in tuple(self._connections):
             self._end(each)
         self._chardev.disconnect()
+        self._release()
         with contextlib.suppress(OSError):
             os.unlink(self.path)
             os.rmdir(self._folder)

@@ -46,15 +46,15 @@ class Netdev(Protocol):
 @dataclass(frozen=True, slots=True)
 class NetContext:
     """What a back end may use of its machine: `io` gives the reactor's io context, `find_fd` what fd=NAME means,
-    `chardev` opens one from its short form (`unix:PATH,server=on`) and a name for it, `find_netdev` the port of another
-    back end; `hubs` are the machine's, by number.
+    `chardev` opens one from its short form (`unix:PATH,server=on`) and a name for it, and says how to give it back,
+    `find_netdev` finds the port of another back end; `hubs` are the machine's, by number.
     """
 
     id: str
     log: Log
     io: Callable[[], Any]
     find_fd: Callable[[str], int]
-    chardev: Callable[[str, str], Awaitable[Any]] | None = None
+    chardev: Callable[[str, str], Awaitable[tuple[Any, Callable[[], None]]]] | None = None
     find_netdev: Callable[[str], Port | None] | None = None
     hubs: dict[int, Any] = field(default_factory=dict)
 

@@ -53,6 +53,7 @@ class UserNetdev:
         self._restrict = options.restrict
         self._paths: list[str] = []
         self._bridges: list[Any] = []
+        self._inside: set[tuple[bytes, int]] = set()  # ports inside that are taken
         error = ffi.new("int *")
         native, keep = _native_options(options, self.network)
         made = lib.core_slirp_new(native, context.io(), error)
@@ -105,12 +106,15 @@ class UserNetdev:
     async def add_guestfwd(self, rule: str, context: NetContext) -> None:
         """Let a TCP port inside lead to a command or to a chardev."""
         forward = parse_guestfwd(rule)
+        if (forward.address, forward.port) in self._inside:
+            raise ConfigError(f"Invalid guest forwarding rule '{rule}' (conflicting with another)", "-netdev user")
         if forward.is_command:
             self.connect_inside(forward, 0, forward.target, rule)
             return
         from aioemu.netdev.guestfwd import ChardevBridge
 
-        bridge = await ChardevBridge.open(forward.target, context)
+        name = f"{context.id}-guestfwd{len(self._bridges)}"
+        bridge = await ChardevBridge.open(forward.target, name, context)
         self._bridges.append(bridge)
         self.connect_inside(forward, 1, bridge.path, rule)
 
@@ -119,6 +123,7 @@ class UserNetdev:
         if lib.core_slirp_guestfwd(self.port.ptr, kind, os.fsencode(target), forward.address, forward.port) < 0:
             why = "conflicting or outside of the network"
             raise ConfigError(f"Invalid guest forwarding rule '{rule}' ({why})", "-netdev user")
+        self._inside.add((forward.address, forward.port))
 
     def close(self) -> None:
         self.port.close()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from aioemu.chardev import Chardevs
 from aioemu.log import EventLog, Log
 from aioemu.machine.iothread import ReactorIo
+from aioemu.machine.net_chardevs import chardev_opener
 from aioemu.netdev.port import Box
 from aioemu.netdev.registry import NetContext, open_netdev
 from tests.netdev.namespaces import Namespace, namespace
@@ -19,8 +21,9 @@ from tests.netdev.namespaces import Namespace, namespace
 @pytest.fixture
 async def context() -> AsyncIterator[NetContext]:
     """A back end's machine, as far as it sees it; `context.log` keeps the events."""
-    io = ReactorIo()
-    yield NetContext("n0", Log("netdev", "test", EventLog()), lambda: io.ptr, int)
+    io, chardevs = ReactorIo(), Chardevs()
+    yield NetContext("n0", Log("netdev", "test", EventLog()), lambda: io.ptr, int, chardev_opener(chardevs))
+    chardevs.close()
     io.close()
 
 

@@ -180,6 +180,36 @@ async def test_a_port_inside_is_a_command(plug: Plug) -> None:
     assert await connection.read(13) == b"QUIET PLEASE\n"
 
 
+async def test_a_port_inside_is_a_chardev(plug: Plug, tmp_path: Path) -> None:
+    """guestfwd to a unix socket: what connections send comes out there, what comes in goes to the newest of them."""
+    path = tmp_path / "device"
+    _, guest = await plug(guestfwd=[f"tcp:10.0.2.100:7000-unix:{path},server=on,wait=off"])
+    reader, writer = await asyncio.open_unix_connection(path)
+    first, second = (TcpConnection(guest, port, ("10.0.2.100", 7000)) for port in (4000, 4001))
+    await first.open()
+    first.segment(ACK, b"from the first ")
+    assert await reader.readexactly(15) == b"from the first "
+    await second.open()
+    second.segment(ACK, os.urandom(1200))
+    await reader.readexactly(1200)
+    first.segment(ACK, b"still there")
+    assert await reader.readexactly(11) == b"still there"
+
+    data = os.urandom(40_000)
+    writer.write(data)
+    assert await second.read(len(data)) == data
+    writer.close()
+
+
+async def test_a_chardev_that_is_taken_or_not_there(plug: Plug) -> None:
+    """A guestfwd that cannot be leaves nothing behind."""
+    with pytest.raises(ConfigError, match="chardev 'none' not found"):
+        await plug(guestfwd=["tcp:10.0.2.100:7000-chardev:none"])
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="conflicting"):
+            await plug(guestfwd=["tcp:10.0.2.100:7000-null", "tcp:10.0.2.100:7000-null"])
+
+
 async def test_a_restricted_guest_reaches_nothing_outside(plug: Plug) -> None:
     """restrict=on: no connection to the host, but what is forwarded works."""
     netdev, guest = await plug(restrict=True, guestfwd=["tcp:10.0.2.100:7000-cmd:echo inside"])
