@@ -28,6 +28,7 @@ PYTHON_FLUSHES, NOTHING_TO_FLUSH = -1, -2
 TRIES = 8  # of an answer that was void before it arrived
 ACTIONS = {"report": 0, "ignore": 1, "stop": 2, "enospc": 3}  # core_blk_action
 NAMES = tuple(ACTIONS)
+KINDS = ("rd", "wr", "flush", "unmap")  # of requests, as they are counted
 
 
 class DiskShape(Struct, frozen=True):
@@ -65,7 +66,10 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = lib.core_blk_ask_fd(made)
+        self._limits: list[Any] = []
         backend.on_changed = self._changed
+        backend.on_limits = self._limit
+        backend.figures = self._figures
         self.refresh()
 
     # ---- for the device ----------------------------------------------------------------------------------------------
@@ -120,6 +124,7 @@ class Engine:
         disk.use_uring = wants_uring(self.backend.node)
         disk.serial = self.shape.serial[:20].ljust(20, b"\0")
         lib.core_blk_set_disk(self.ptr, disk)
+        self._limit()
 
     def close(self) -> None:
         """Free it; may be called twice."""
@@ -140,6 +145,26 @@ class Engine:
             lib.core_blk_void(self.ptr, start, length)
             if self.backend.edge is not None:
                 self.refresh()
+
+    def _limit(self) -> None:
+        """The groups that limit the disk may be others now."""
+        groups = [group.ptr for group in self.backend.throttles] if self.backend.edge is not None else []
+        if self.ptr == ffi.NULL or groups == self._limits:
+            return
+        rc = lib.core_blk_set_limits(self.ptr, ffi.new("core_throttle *[]", groups), len(groups))
+        if rc < 0:
+            raise HostError(f"limits of {self.backend.describe()}", -rc)
+        self._limits = groups
+
+    def _figures(self) -> dict[str, int]:
+        """What was done, by the names of QAPI's BlockDeviceStats."""
+        if self.ptr == ffi.NULL:
+            return {}
+        stats = self.stats()
+        found = {f"{kind}_operations": stats["ops"][at] for at, kind in enumerate(KINDS)}
+        found |= {f"{kind}_total_time_ns": stats["ns"][at] for at, kind in enumerate(KINDS)}
+        found |= {f"{kind}_bytes": stats["bytes"][at] for at, kind in enumerate(KINDS) if kind != "flush"}
+        return found | {"failed_rd_operations": stats["failed"][0], "failed_wr_operations": stats["failed"][1]}
 
     def _asked(self) -> None:
         os.eventfd_read(self._fd)
@@ -206,7 +231,7 @@ class Engine:
 
 def flush_fd(node: Node[Any]) -> int:
     """The one file whose fdatasync is all that a flush of this node is, where there is one."""
-    while node.driver == "raw":
+    while node.driver in ("raw", "throttle"):
         node = node.file
     if not isinstance(node, HostFile):
         return PYTHON_FLUSHES

@@ -135,6 +135,33 @@ class DeviceUnplugGuestError(Record):
     device: str | None = None
 
 
+class IoOperationType(StrEnum):
+    """What failed."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class BlockErrorAction(StrEnum):
+    """What followed a disk's error."""
+
+    IGNORE = "ignore"
+    REPORT = "report"
+    STOP = "stop"
+
+
+class BlockIoError(Record, kw_only=True):
+    """A disk failed."""
+
+    qom_path: str
+    device: str
+    node_name: str | None = None
+    operation: IoOperationType
+    action: BlockErrorAction
+    nospace: bool | None = None
+    reason: str
+
+
 class JobStatus(StrEnum):
     """Where a job is in its life."""
 
@@ -186,6 +213,7 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("VSERPORT_CHANGE", VserportChange, needs=("devices",), limited=True, key="id"),
     EventClass("DEVICE_DELETED", DeviceDeleted, needs=("devices",)),
     EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
+    EventClass("BLOCK_IO_ERROR", BlockIoError, needs=("drives",)),
     EventClass("JOB_STATUS_CHANGE", JobStatusChange, needs=("drives",)),
     EventClass("NETDEV_STREAM_CONNECTED", NetdevStreamConnected, needs=("nics",)),
     EventClass("NETDEV_STREAM_DISCONNECTED", NetdevStreamDisconnected, needs=("nics",)),

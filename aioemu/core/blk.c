@@ -85,7 +85,7 @@ static bool serve(struct blk_queue *q, const core_vchain_info *info) {
         blk_finish(r, status);
     } else {
         r->state = BLK_RUNNING;
-        blk_start(r);
+        blk_admit(r);
     }
     return true;
 }
@@ -163,6 +163,7 @@ void core_blk_stop(core_blk *b) {
     }
     blk_drain(b);
     b->asking = b->waiting = (struct blk_list){0};
+    blk_limited_forget(b);
     for (uint32_t i = 0; i < b->req_count; i++) {
         if (b->reqs[i].state != BLK_FREE) {
             blk_release(&b->reqs[i]);
@@ -186,6 +187,7 @@ void core_blk_hold(core_blk *b, int on) {
         while ((r = blk_list_take(&again))) {
             blk_resume(r);
         }
+        blk_limited_go(b);
         for (uint32_t i = 0; i < b->queue_count; i++) {
             if (b->queues[i].listening) {
                 serve_queue(&b->queues[i]);
@@ -244,6 +246,7 @@ void core_blk_free(core_blk *b) {
         return;
     }
     core_blk_stop(b);
+    core_blk_set_limits(b, NULL, 0);
     blk_file_close(b);
     for (uint32_t i = 0; i < b->req_count; i++) {
         free(b->reqs[i].iov);

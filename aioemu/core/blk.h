@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include "io.h"
+#include "throttle.h"
 #include "uring.h"
 #include "virtio.h"
 
@@ -19,6 +20,7 @@ enum {
     BLK_THREADS = 8,         /* that block for one disk at most */
     BLK_BATCH = 16,          /* requests after which the driver sees what is done */
     BLK_IOV = 1024,          /* pieces of one call (IOV_MAX) */
+    BLK_LIMITS = 8,          /* throttle groups of one disk */
     BLK_RING = 128,          /* places of an io_uring */
 };
 
@@ -49,6 +51,7 @@ enum blk_state {
     BLK_NATIVE,  /* with the kernel or a thread */
     BLK_ASKING,  /* in the list for Python */
     BLK_ASKED,   /* Python works on it */
+    BLK_LIMITED, /* waits for its turn by the disk's limits */
     BLK_HELD,    /* waits for the machine to go on */
 };
 
@@ -56,9 +59,9 @@ struct blk_req {
     struct core_blk *blk;
     struct blk_req *next; /* in the list of its state */
     uint32_t index, generation;
-    uint8_t state, type, ask;
-    bool flushing;  /* the data is there: flushed before it is done (write-through) */
-    bool allocated; /* Python was asked to give the place at `done` one */
+    uint8_t state, type, ask, passed; /* passed: how many groups of limits let it through */
+    bool flushing;                    /* the data is there: flushed before it is done (write-through) */
+    bool allocated;                   /* Python was asked to give the place at `done` one */
     bool unmap;
     uint32_t queue, slot, epoch;
     uint64_t offset, length, done; /* bytes */
@@ -126,7 +129,9 @@ struct core_blk {
     struct blk_req *reqs; /* req_count of them were used so far */
     uint32_t req_count, req_room;
     struct blk_req *free;
-    struct blk_list asking, waiting;
+    struct blk_list asking, waiting, limited[2]; /* limited: reads, writes */
+    core_throttle_member *limits[BLK_LIMITS];
+    uint32_t limit_count;
     struct blk_error errors[BLK_ERRORS];
     uint32_t error_count;
     int ask_fd;
@@ -147,6 +152,10 @@ void blk_resume(struct blk_req *r);               /* go on with it after it was 
 void blk_done(struct blk_req *r, int64_t result); /* what ran elsewhere */
 void blk_fail(struct blk_req *r, int error);
 void blk_finish(struct blk_req *r, uint8_t status);
+/* blk_throttle.c */
+void blk_admit(struct blk_req *r);
+void blk_limited_go(struct core_blk *b);
+void blk_limited_forget(struct core_blk *b);
 /* blk_extent.c */
 const struct blk_extent *blk_find(const struct core_blk *b, uint64_t offset);
 int blk_remember(struct core_blk *b, const struct blk_extent *e);

@@ -1,6 +1,7 @@
 /* cdef_blk.h: the request engine of virtio-blk; a part of cdef.h. blk.h says how it works. */
 
 typedef struct core_blk core_blk;
+typedef struct core_throttle core_throttle;
 enum core_blk_kind { CORE_BLK_DATA, CORE_BLK_ZERO, CORE_BLK_NONE, CORE_BLK_ANY }; /* of an extent; ANY: ask each time */
 enum core_blk_action { CORE_BLK_REPORT, CORE_BLK_IGNORE, CORE_BLK_STOP, CORE_BLK_ENOSPC }; /* after an error */
 /* What Python is asked. READ and WRITE are answered with and get their data by id; ERROR only tells. */
@@ -37,6 +38,7 @@ typedef struct {
 core_blk *core_blk_new(core_chip *virtio, core_io *io);
 void core_blk_free(core_blk *b);
 void core_blk_set_disk(core_blk *b, const core_blk_disk *disk);
+int core_blk_set_limits(core_blk *b, core_throttle *const *groups, uint32_t count);
 void core_blk_set_writethrough(core_blk *b, int on);
 int core_blk_start(core_blk *b);
 void core_blk_stop(core_blk *b);

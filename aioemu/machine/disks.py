@@ -52,7 +52,8 @@ def watch_disk(kit: Kit, name: str, disk: VirtioBlk) -> None:
         backend = disk.backend
         kit.log.event(
             "BLOCK_IO_ERROR",
-            **{"node-name": backend.node.name if backend.edge is not None else "", "qom-path": name},
+            node_name=backend.node.name if backend.edge is not None else "",
+            qom_path=f"/machine/peripheral/{name}/virtio-backend",
             device=backend.name,
             operation="write" if error.is_write else "read",
             action=error.action,
