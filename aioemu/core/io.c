@@ -12,6 +12,7 @@
 enum {
     LOOK_NS = 10000,      /* how often to ask the kernel while polling memory: what only it knows waits this long */
     FIRST_POLL_NS = 4000, /* where growing begins */
+    WAKE_NS = 40000,      /* what a doorbell and waking up cost: whoever polls sees the work so much earlier */
 };
 
 /* ---- one thread at a time -------------------------------------------------------------------------------------------- */
@@ -260,10 +261,10 @@ int io_wait(struct core_io *io) {
 /* It took (waited_ns) from the start of polling until something came. */
 void io_learn(struct core_io *io, int64_t waited_ns) {
     struct io_poll *p = &io->poll;
-    if (waited_ns <= p->now_ns) {
+    if (waited_ns <= p->now_ns || p->max_ns == 0) {
         return;
     }
-    if (waited_ns > p->max_ns) {
+    if (waited_ns > p->max_ns + WAKE_NS) {
         p->now_ns = p->shrink ? p->now_ns / p->shrink : 0;
     } else {
         p->now_ns = p->now_ns ? p->now_ns * (p->grow ? p->grow : 2) : FIRST_POLL_NS;

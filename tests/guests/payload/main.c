@@ -32,6 +32,7 @@ static const struct test tests[] = {
     {"fuzz-ports", test_fuzz_ports},
     {"fuzz-mmio", test_fuzz_mmio},
     {"pci", test_pci},
+    {"blk", test_blk},
     {"timer", test_timer},
     {"pit", test_pit},
     {"pmtimer", test_pmtimer},

@@ -1,0 +1,187 @@
+"""Disks: the time of a request, beside QEMU with the same polling payload, the same file, in the same interleaved run.
+
+QEMU's figure is that of the better of its settings. Requests a second are the inverse; what is bounded is the time, so
+1.5 times QEMU's rate is a ratio of 0.667. The file is on tmpfs: nothing but the monitors is measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from aioemu.api import Machine
+from aioemu.config import DeviceOptions, MachineConfig, OptionGroup
+from tests.bench.harness import Figure, Options, interleave, need, of_samples
+from tests.bench.payload import finished, machine, need_kvm
+from tests.guests.build import payload
+
+FILE_BYTES = 256 << 20
+MEMORY = "/dev/shm"
+LIMIT_S = 60.0
+LOADS = {
+    "4 KiB random read, qd 1": "qd=1",
+    "4 KiB random write, qd 1": "qd=1 write=1",
+    "4 KiB random read, qd 32": "qd=32",
+    "4 KiB random write, qd 32": "qd=32 write=1",
+    "128 KiB sequential read, qd 8": "qd=8 size=131072 seq=1",
+    "128 KiB sequential write, qd 8": "qd=8 size=131072 seq=1 write=1",
+}
+SEQUENTIAL = "128 KiB"
+QEMU_SETTINGS = {"io_uring": "io_uring", "native,direct": "native,file.cache.direct=on,cache.direct=on"}
+RAW = "driver=raw,node-name=d,file.driver=file,file.filename={file}"
+THREAD, LOOP = "iothread", "main loop"
+RATIOS = {THREAD: 1 / 1.5, LOOP: 1.0}
+
+Sample = tuple[float, float]  # microseconds a request, its 99th percentile
+
+
+def command(program: list[str], file: Path, aio: str, place: str, append: str) -> list[str]:
+    """A machine that runs the payload on this disk, in words that both programs take."""
+    device = "virtio-blk-device,drive=d" + (",iothread=io0" if place == THREAD else "")
+    return [
+        *program,
+        *("-accel", "kvm", "-cpu", "qemu64", "-m", "128M", "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-serial", "stdio", "-kernel", str(payload()), "-append", append),
+        *("-blockdev", RAW.format(file=file) + (f",file.aio={aio}" if aio else "")),
+        *("-object", "iothread,id=io0", "-device", device),
+        *("-device", "isa-debug-exit,iobase=0x501"),
+    ]
+
+
+def qemu() -> list[str]:
+    board = "microvm,x-option-roms=off"
+    return [need("qemu-system-x86_64"), "-M", board, "-global", "virtio-mmio.force-legacy=false"]
+
+
+def aioemu() -> list[str]:
+    return [sys.executable, "-m", "aioemu", "-M", "microvm"]
+
+
+def parse(text: str) -> Sample:
+    """What the payload printed."""
+    lines = [json.loads(line) for line in re.findall(r"^\{.*\}", text, re.M)]
+    assert len(lines) == 2, text
+    total, quantiles = lines
+    per_us = quantiles["tsc_per_ms"] / 1000
+    return total["cycles"] / per_us / total["done"], quantiles["p99"] / per_us
+
+
+def take(words: list[str]) -> Sample:
+    """One run of a program."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL, check=False)
+    assert "payload: pass" in done.stdout, done.stdout + done.stderr
+    return parse(done.stdout)
+
+
+def run(takers: Mapping[str, Callable[[], Sample]], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
+    """Interleaved: the times and the 99th percentiles of each."""
+    found: dict[str, list[Sample]] = {name: [] for name in takers}
+
+    def taker(name: str) -> float:
+        found[name].append(takers[name]())
+        return 0.0
+
+    interleave(rounds, {name: partial(taker, name) for name in takers})
+    return {name: ([s[0] for s in samples], [s[1] for s in samples]) for name, samples in found.items()}
+
+
+@contextlib.contextmanager
+def image() -> Iterator[Path]:
+    """A file in memory, all of it there."""
+    with tempfile.NamedTemporaryFile(dir=MEMORY, prefix="aioemu-bench-") as file:
+        block = os.urandom(1 << 20)
+        for _ in range(FILE_BYTES >> 20):
+            file.write(block)
+        file.flush()
+        yield Path(file.name)
+
+
+def bench(options: Options) -> Iterator[Figure]:
+    """On KVM, with an iothread and without."""
+    need_kvm()
+    ms = options.pick(500, 150)
+    with image() as file:
+        for name, load in LOADS.items():
+            for place in (THREAD, LOOP):
+                append = f"blk {load} ms={ms}"
+                takers = {"aioemu": partial(take, command(aioemu(), file, "", place, append))}
+                for setting, aio in QEMU_SETTINGS.items():
+                    words = command(qemu(), file, aio, place, append)
+                    takers[setting] = partial(take, words)
+                yield from compare(name, place, run(takers, options.pick(7, 2)))
+
+
+def compare(name: str, place: str, taken: Mapping[str, tuple[list[float], list[float]]]) -> Iterator[Figure]:
+    """Ours against the better of QEMU's settings."""
+    best = min(QEMU_SETTINGS, key=lambda setting: statistics.median(taken[setting][0]))
+    ours, theirs = taken["aioemu"], taken[best]
+    limit = 1.0 if name.startswith(SEQUENTIAL) else RATIOS[place]
+    rate = 1e6 / statistics.median(ours[0])
+    note = f"{rate / 1e3:.0f}k/s, QEMU {best}"
+    reference = statistics.median(theirs[0])
+    yield of_samples(f"{name}, {place}", ours[0], "us", limit=limit, reference=reference, note=note)
+    yield of_samples(f"  its p99, {place}", ours[1], "us", limit=1.0, reference=statistics.median(theirs[1]))
+
+
+# ---- with Python busy --------------------------------------------------------------------------------------------
+
+
+def in_process(file: Path, append: str) -> Machine:
+    """The same disk in a program of one's own."""
+    node = {"node-name": "d", "file": {"driver": "file", "filename": str(file)}}
+    config = MachineConfig(
+        blockdevs=(OptionGroup("blockdev", "raw", None, node),),
+        objects=(OptionGroup("object", "iothread", "io0", {}),),
+        devices=(DeviceOptions("virtio-blk-device", None, None, None, {"drive": "d", "iothread": "io0"}),),
+    )
+    return machine(append, config=config)
+
+
+async def _measure(file: Path, append: str, busy: bool) -> str:
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            pass
+
+    async with in_process(file, append) as vm:
+        thread = threading.Thread(target=spin)
+        if busy:
+            thread.start()
+        try:
+            await finished(vm)
+        finally:
+            stop.set()
+            if busy:
+                thread.join()
+        return vm.console.text
+
+
+def bench_busy(options: Options) -> Iterator[Figure]:
+    """A Python thread that spins in the same process takes nothing from an iothread's disk."""
+    need_kvm()
+    with image() as file:
+        words = [sys.executable, "-m", "tests.bench.block", str(file), f"blk qd=32 ms={options.pick(500, 150)}"]
+        taken = run({"idle": partial(take, [*words, "0"]), "busy": partial(take, [*words, "1"])}, options.pick(7, 2))
+    reference = statistics.median(taken["idle"][0])
+    name = "4 KiB random read, qd 32, iothread, Python spinning; against idle"
+    yield of_samples(name, taken["busy"][0], "us", limit=1.1, reference=reference)
+
+
+BENCHES: dict[str, Any] = {"block": bench, "block-busy": bench_busy}
+
+if __name__ == "__main__":
+    print(uvloop.run(_measure(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "1")))
