@@ -5,6 +5,8 @@
 #include <sched.h>
 #include <string.h>
 
+#include "offload.h"
+
 void core_port_init(struct core_port *port, const struct core_port_ops *ops, uint32_t takes) {
     memset(port, 0, sizeof *port);
     port->ops = ops;
@@ -259,8 +261,8 @@ static void show(struct core_port *port, bool out, const struct core_frame *fram
 
 /* ---- sending -------------------------------------------------------------------------------------------------------- */
 
-static int deliver(struct core_port *port, struct core_port *peer, uint32_t queue, const struct core_frame *frames,
-                   int count) {
+int port_deliver(struct core_port *port, struct core_port *peer, uint32_t queue, const struct core_frame *frames,
+                 int count) {
     int taken = peer->ops->deliver(peer, queue, frames, count);
     uint64_t bytes = 0;
     for (int i = 0; i < taken; i++) {
@@ -297,15 +299,22 @@ static int pass(struct core_port *port, struct core_port *peer, uint32_t queue, 
     int done = 0;
     while (done < count) {
         int fault = -1, run = plain_run(frames + done, count - done, takes, &fault);
-        int taken = run ? deliver(port, peer, queue, frames + done, run) : 0;
+        int taken = run ? port_deliver(port, peer, queue, frames + done, run) : 0;
         done += taken;
         if (taken < run) {
             return done;
         }
-        if (done < count) {
-            core_port_drop_out(port, (enum core_drop)fault, 1);
-            done++;
+        if (done == count) {
+            break;
         }
+        int rc = fault == CORE_DROP_NO_OFFLOAD ? offload_send(port, peer, queue, &frames[done]) : -1 - fault;
+        if (rc == 0) {
+            return done;
+        }
+        if (rc < 0) {
+            core_port_drop_out(port, (enum core_drop)(-1 - rc), 1);
+        }
+        done++;
     }
     return done;
 }

@@ -116,7 +116,7 @@ def test_a_wire_has_two_ends(make: Make) -> None:
         (HEADER.pack(1, 0, 0, 0, 0xFFFF, 0xFFFF, 0), 64, "bad-header"),
         (HEADER.pack(1, 1, 54, 0, 34, 16, 0), 64, "bad-header"),  # segments of no bytes
         (HEADER.pack(1, 0x7F, 54, 10, 34, 16, 0), 64, "bad-header"),  # no such kind
-        (HEADER.pack(1, 0x80, 54, 10, 34, 16, 0), 64, "no-offload"),
+        (HEADER.pack(1, 0x84, 54, 10, 34, 16, 0), 64, "no-offload"),
         (HEADER.pack(1, 1, 65, 10, 34, 16, 0), 64, "bad-header"),  # headers longer than the frame
         (bytes(12), 0, "too-short"),
         (bytes(12), 13, "too-short"),
