@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from enum import StrEnum
 
+from aioemu.protocol.commands.dump import DumpQueryResult
 from aioemu.protocol.registry import EventClass
 from aioemu.protocol.schema import Record, UInt64
 from aioemu.protocol.socket_types import SocketAddress
@@ -198,6 +199,13 @@ class NetdevStreamDisconnected(Record):
     netdev_id: str
 
 
+class DumpCompleted(Record):
+    """A dump of the guest's memory has ended."""
+
+    result: DumpQueryResult
+    error: str | None = None
+
+
 EVENTS: tuple[EventClass, ...] = (
     EventClass("SHUTDOWN", Shutdown),
     EventClass("POWERDOWN", Powerdown),
@@ -211,6 +219,7 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("RTC_CHANGE", RtcChange, needs=("rtc",), limited=True),
     EventClass("BALLOON_CHANGE", BalloonChange, needs=("find_balloon",), limited=True),
     EventClass("VSERPORT_CHANGE", VserportChange, needs=("devices",), limited=True, key="id"),
+    EventClass("DUMP_COMPLETED", DumpCompleted, needs=("dumper",)),
     EventClass("DEVICE_DELETED", DeviceDeleted, needs=("devices",)),
     EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
     EventClass("BLOCK_IO_ERROR", BlockIoError, needs=("drives",)),

@@ -6,7 +6,7 @@ commands that need one are listed only where it is there.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -168,6 +168,17 @@ class Balloon(Protocol):
 
     def set_target(self, target_bytes: int) -> None:
         """Ask it to have so much."""
+
+
+class Dumper(Protocol):
+    """Writes core files of the guest (attribute `dumper`), one at a time; DUMP_COMPLETED is recorded."""
+
+    status: str  # DumpStatus
+    completed: int  # bytes of memory
+    total: int
+
+    def start(self, fd: int, begin: int, length: int | None) -> Coroutine[Any, Any, None]:
+        """Begin; what is returned does it and closes the descriptor. EmuError when it cannot be."""
 
 
 class Keys(Protocol):

@@ -14,6 +14,7 @@ class RunState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     DEBUG = "debug"
+    SAVE_VM = "save-vm"
     SHUTDOWN = "shutdown"
     GUEST_PANICKED = "guest-panicked"
     INTERNAL_ERROR = "internal-error"

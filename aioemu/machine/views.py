@@ -6,7 +6,7 @@ Nothing here changes the machine but what is said to: a key, an NMI, a device th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aioemu.machine import inspect, trees
 from aioemu.machine.hotplug import HotPlug
@@ -14,8 +14,10 @@ from aioemu.machine.hotplug import HotPlug
 if TYPE_CHECKING:
     from aioemu.config import MachineConfig
     from aioemu.devices.virtio.balloon import VirtioBalloon
+    from aioemu.machine.dump import Dumper
     from aioemu.machine.keys import Typist
     from aioemu.machine.kit import Kit
+    from aioemu.machine.machine import Machine
     from aioemu.machine.native import Native
     from aioemu.machine.site import Site
     from aioemu.memory.guest import GuestMemory
@@ -29,6 +31,7 @@ class Views:
     memory: GuestMemory
     kit: Kit
     site: Site
+    _dumper: Dumper | None = None
 
     def emit(self, name: str, **data: object) -> None:
         """Record an event under its QMP name."""
@@ -52,6 +55,15 @@ class Views:
     def devices(self) -> HotPlug:
         """What adds and removes devices while the guest runs."""
         return HotPlug(self.site, self.emit)
+
+    @property
+    def dumper(self) -> Dumper:
+        """What writes core files of the guest."""
+        if self._dumper is None:
+            from aioemu.machine.dump import Dumper  # few are ever asked for
+
+            self._dumper = Dumper(cast("Machine", self))
+        return self._dumper
 
     def find_balloon(self) -> VirtioBalloon | None:
         """The first balloon device."""
