@@ -33,9 +33,10 @@ def build_config(base: MachineConfig, **keywords: Any) -> MachineConfig:
     machine: board and options, "q35" or "microvm,acpi=off"; accel: "kvm", "tcg", "auto" or several in order;
     cpu: "host,-avx"; smp: a number or Smp; memory: bytes or "512M" (a bare number in a string is MiB, as for -m);
     kernel, initrd: paths; append: the kernel command line; devices: "isa-debug-exit,iobase=0x501" or DeviceOptions;
-    netdevs: "tap,id=net0,ifname=tap0" or OptionGroup; nics: "tap,ifname=tap0,mac=..." or OptionGroup; chardevs,
-    serials: as in MachineConfig; uuid: UUID or text; no_reboot, no_shutdown: bool; any other field of
-    MachineConfig by its name. ConfigError names an unknown keyword and the nearest known one.
+    netdevs: "tap,id=net0,ifname=tap0" or OptionGroup; nics: "tap,ifname=tap0,mac=..." or OptionGroup; drives:
+    "file=disk.qcow2,format=qcow2,if=none,id=d" or OptionGroup; chardevs, serials: as in MachineConfig; uuid: UUID or
+    text; no_reboot, no_shutdown: bool; any other field of MachineConfig by its name. ConfigError names an unknown
+    keyword and the nearest known one.
     """
     changes: dict[str, Any] = {}
     boot: dict[str, Any] = {}

@@ -177,7 +177,10 @@ static void copy_in(struct blk_req *r, const uint8_t *data, uint64_t size) {
 static bool is_all(struct blk_req *r) {
     switch (r->ask) {
     case CORE_BLK_ASK_READ:
-    case CORE_BLK_ASK_WRITE: r->done += r->asked_size; return false;
+    case CORE_BLK_ASK_WRITE:
+        r->done += r->asked_size;
+        r->allocated = false;
+        return false;
     case CORE_BLK_ASK_EXTENT: return false;
     case CORE_BLK_ASK_FLUSH: return true;
     default: return !atomic_load(&r->blk->writethrough) || (r->flushing = true, false);

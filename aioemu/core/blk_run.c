@@ -119,6 +119,7 @@ void blk_done(struct blk_req *r, int64_t result) {
         return;
     }
     r->done += (uint64_t)result;
+    r->allocated = r->allocated && result == 0;
     blk_continue(r);
 }
 

@@ -48,8 +48,9 @@ class TableCache:
             table = self.peek(offset)
             if table is not None:
                 return table
-            if not committing:
-                await self.make_room()
+            if committing:  # at the end of all, when nothing else can run
+                return self._tables.setdefault(offset, await self._load(offset))
+            await self.make_room()
             task = self._loading.get(offset)
             if task is None:
                 task = self._loading[offset] = asyncio.get_running_loop().create_task(self._fetch(offset))

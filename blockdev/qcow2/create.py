@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from aioemu.blockdev.file import FileCreateOptions, FileNode
 from aioemu.blockdev.node import Creator, Node
-from aioemu.blockdev.options import NOT_GIVEN, anything, child, choice, flag, number, size, text
+from aioemu.blockdev.options import NOT_GIVEN, anything, child, choice, flag, number, read_options, size, text
 from aioemu.blockdev.permissions import Permission
 from aioemu.blockdev.qcow2 import header as fields
 from aioemu.blockdev.qcow2.entries import Kind
@@ -112,6 +114,27 @@ async def create(graph: Creator, given: Qcow2CreateOptions, progress: Any) -> No
         if mode != "off" and given.size:
             progress.total = given.size
             await _preallocate(graph, given, file, data, mode, progress)
+
+
+class Progress:
+    """How far it is, where no job keeps it."""
+
+    current = 0
+    total = 1
+
+
+async def create_image(path: str | Path, size: int, **options: Any) -> None:
+    """Make an image file: (options) are those of `blockdev-create`, with `_` for `-`. An existing file is emptied."""
+    from aioemu.blockdev.graph import Graph
+
+    given = {name.replace("_", "-"): value for name, value in options.items()}
+    given |= {"size": size, "file": {"driver": "file", "filename": str(path)}}
+    graph = Graph(lambda *args: None)
+    try:
+        await FileNode.create(graph, FileCreateOptions(filename=str(path), size=0), Progress())
+        await create(graph, read_options(Qcow2CreateOptions, given), Progress())
+    finally:
+        await graph.close()
 
 
 class _Maker:

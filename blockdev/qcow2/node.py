@@ -209,13 +209,19 @@ class Qcow2Node(Node[Qcow2Options]):
         """A place of its own for the byte at (offset) and what follows; ASK where whole clusters need no old bytes."""
         await self._begin(image)
         mask, cluster = image.layout.mask, image.layout.cluster
+        low = high = offset  # what was given a place of zeros here
         while True:
-            run = await image.lookup(offset, min(max(size, LOOK_AHEAD * cluster), self.size - offset))
-            if run.kind is Kind.DATA and run.owned:
+            run = await image.lookup(low, min(max(size, LOOK_AHEAD * cluster, high - low), self.size - low))
+            if run.kind is Kind.DATA and run.owned and low + run.length > offset:
                 await image.check_data(run.host, run.length)
                 if run.host + run.length <= image.data.size:
-                    return await self._data_extent(image, run, offset)
+                    found = await self._data_extent(image, run, low)
+                    self._void_rest(low, high, found)
+                    return found
                 await image.reach(run.host + run.length)
+                continue
+            if low < offset:  # given back meanwhile
+                low = high = offset
                 continue
             start = offset & ~mask
             wanted = self._writer.ahead(start, (offset + size + mask & ~mask) - start)
@@ -227,19 +233,24 @@ class Qcow2Node(Node[Qcow2Options]):
                 clear = await self._writer.clear_run(start, wanted)
                 if clear:
                     done = await self._writer.allocate_clear(start, clear)
+                    low, high = start, max(high, min(start + done, self.size))
                 elif offset == start and size >= cluster:
                     return Extent(offset, max(run.length & ~mask, cluster), ExtentKind.ASK)
                 else:
                     await self._writer.own(offset, size)
-                    done = cluster
-                if not self._has_one_user():  # who asks learns it from the answer
-                    self.changed(start, min(done, self.size - start))
+                    self.changed(start, min(cluster, self.size - start))
+
+    def _void_rest(self, low: int, high: int, told: Extent) -> None:
+        """Void what got a place of zeros and is not in the answer; all of it, where others may hold it.
+
+        Whoever asked holds nothing but zeros of it, should the answer be lost on its way: that stays right.
+        """
+        start = low if not self._has_one_user() else max(told.end, low)
+        if start < high:
+            self.changed(start, high - start)
 
     def _has_one_user(self) -> bool:
-        """Whether all requests come from one place: then nobody else holds extents of this node.
-
-        What it holds itself of a range that gets a place stays right until it writes there, and then it asks again.
-        """
+        """Whether all requests come from one place: then nobody else holds extents of this node."""
         node: Any = self
         while isinstance(node, Node) and node.parents:
             if len(node.parents) > 1:
@@ -290,8 +301,7 @@ class Qcow2Node(Node[Qcow2Options]):
                 touched, done = cluster, await self._writer.own(offset, len(view), view)
             if run.kind is Kind.COMPRESSED:
                 self._decompressor.forget()
-            if not self._has_one_user():
-                self.changed(start, min(touched, self.size - start))
+            self.changed(start, min(touched, self.size - start))
             return done
 
     # ---- zeros and discards ------------------------------------------------------------------------------------------

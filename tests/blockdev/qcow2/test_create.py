@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from aioemu.blockdev.graph import Graph
-from aioemu.blockdev.options import read_options
-from aioemu.blockdev.qcow2.create import Qcow2CreateOptions
-from aioemu.blockdev.qcow2.node import Qcow2Node
+from aioemu.blockdev.qcow2.create import create_image
 from aioemu.errors import ConfigError
 from tests.blockdev.qcow2.conftest import opened
 from tests.blockdev.qcow2.test_conformance import Op, play
@@ -36,22 +33,8 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-class Progress:
-    """What a job keeps of it."""
-
-    current = 0
-    total = 1
-
-
 async def create(path: Path, **given: Any) -> None:
-    path.touch()
-    graph = Graph(lambda *args: None)
-    options = {"file": {"driver": "file", "filename": str(path)}, "size": 4 * MIB, **given}
-    try:
-        await Qcow2Node.create(graph, read_options(Qcow2CreateOptions, options), Progress())
-        assert not graph.nodes
-    finally:
-        await graph.close()
+    await create_image(path, **{"size": 4 * MIB, **given})
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
