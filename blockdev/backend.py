@@ -34,7 +34,7 @@ class Backend:
         self.graph = graph
         self.name = name
         self._joined = ""  # how the group knows it
-        self.device: str | None = None  # id or path of the device that has it
+        self.device: str | None = None  # path of the device that has it
         self.rerror: ErrorPolicy = "report"
         self.werror: ErrorPolicy = "enospc"
         self.writeback = True  # what the device tells the guest of a write cache, unless told otherwise

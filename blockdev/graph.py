@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from aioemu.blockdev.node import Node, Parent
@@ -71,32 +71,50 @@ class Graph:
                 raise EmuError(f"Failed to find node with node-name='{name}'")
             if name not in self.owned:
                 raise EmuError(f"Node {name} is not owned by the monitor")
+            if any(edge.role == "root" for edge in node.parents):
+                raise EmuError(f"Node {name} is in use")
             if node.parents:
                 raise EmuError(f"Block device {name} is in use")
             self.owned.discard(name)
             await self.release(node)
 
-    async def reopen(self, given: Given) -> None:
-        """`blockdev-reopen`: a node takes on new options; those not given go back to their defaults."""
+    async def reopen(self, given: Sequence[Given]) -> None:
+        """`blockdev-reopen`: nodes take on new options; those not given go back to their defaults.
+
+        Nodes that are to be written come before those on top of them, the others after.
+        """
         async with self.lock:
-            name = given.get("node-name")
-            if name is None:
-                raise ConfigError("node-name not specified", "node-name")
-            node = self.nodes.get(name)
-            if node is None:
-                raise EmuError(f"Failed to find node with node-name='{name}'")
-            options = self._reopen_options(node, given)
-            node.check_reopen(options)
-            if options.read_only and not node.read_only:
-                await node.flush()
-            before, node.read_only = node.read_only, options.read_only
-            try:
-                change = Change()
-                change.refresh(node)
-            finally:
-                node.read_only = before
-            await node.reopen(options)
+            wanted = [(node, self._reopen_options(node, each)) for each in given for node in [self._named(each)]]
+            wanted.sort(key=lambda pair: _height(pair[0]) * (-1 if pair[1].read_only else 1))
+            for node, options in wanted:
+                await self._reopen(node, options)
+
+    def _named(self, given: Given) -> Node[Any]:
+        if "node-name" not in given:
+            raise ConfigError("node-name not specified", "node-name")
+        node = self.nodes.get(given["node-name"])
+        if node is None:
+            raise EmuError(f"Failed to find node with node-name='{given['node-name']}'")
+        return node
+
+    async def _reopen(self, node: Node[Any], options: NodeOptions) -> None:
+        node.check_reopen(options)
+        before, node.read_only = node.read_only, options.read_only
+        change = Change()
+        if options.read_only and not before:
+            change.reopening = node
+        try:
+            change.refresh(node)
+        finally:
+            node.read_only = before
+        if not options.read_only:
             change.apply()
+            await node.reopen(options)
+            return
+        if not before:
+            await node.flush()
+        await node.reopen(options)
+        change.apply()
 
     def _reopen_options(self, node: Node[Any], given: Given) -> NodeOptions:
         if given.get("driver") != node.driver:
@@ -319,6 +337,11 @@ def inherit(options: NodeOptions, role: str, given: Given) -> dict[str, Any]:
     if isinstance(given.get("cache"), Mapping):
         merged["cache"] = {**told["cache"], **given["cache"]}
     return merged
+
+
+def _height(node: Node[Any]) -> int:
+    """How many nodes there are below it, one below the other."""
+    return 1 + max(map(_height, node.children.values()), default=0)
 
 
 def _refuse_unknown(driver: type[Node[Any]], given: Given) -> None:

@@ -86,6 +86,7 @@ class Change:
     def __init__(self) -> None:
         self._edges: dict[Edge, Pair] = {}
         self._nodes: dict[Node[Any], Pair] = {}
+        self.reopening: Node[Any] | None = None  # was writable, and is not to be any more
 
     def set(self, edge: Edge, used: Permission, shared: Permission) -> None:
         """This edge will have these permissions. ConfigError when others disagree; nothing has changed then."""
@@ -100,8 +101,10 @@ class Change:
         for _, edge_used, edge_shared in edges:
             used |= edge_used
             shared &= edge_shared
-        if used & (P.WRITE | P.RESIZE) and node.read_only:
-            raise ConfigError(f"Block node is read-only: {node.describe()}")
+        if used & (P.WRITE | P.WRITE_UNCHANGED | P.RESIZE) and node.read_only:
+            if node is self.reopening:
+                raise ConfigError(f"Read-only block node '{node.name}' cannot support read-write users")
+            raise ConfigError("Block node is read-only")
         if node.options.force_share:
             shared = P.ALL
         self._nodes[node] = (used, shared)

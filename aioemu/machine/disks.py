@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from aioemu.devices.virtio.blk import VirtioBlk
 
 
-def claim_disk(kit: Kit, drive: str, name: str, driver: str, *, share_rw: bool) -> Backend:
-    """The disk that `drive=` says, until the device goes."""
-    backend = kit.drives.claim(drive, name, driver, share_rw=share_rw)
+def claim_disk(kit: Kit, drive: str, path: str, driver: str, *, share_rw: bool) -> Backend:
+    """The disk that `drive=` says, until the device goes, which is at `path` in the object tree."""
+    backend = kit.drives.claim(drive, path, driver, share_rw=share_rw)
     kit.closers.append(lambda: kit.drives.release(backend))
     return backend
 
@@ -53,7 +53,7 @@ def watch_disk(kit: Kit, name: str, disk: VirtioBlk) -> None:
         kit.log.event(
             "BLOCK_IO_ERROR",
             node_name=backend.node.name if backend.edge is not None else "",
-            qom_path=f"/machine/peripheral/{name}/virtio-backend",
+            qom_path=backend.device or name,
             device=backend.name,
             operation="write" if error.is_write else "read",
             action=error.action,

@@ -206,7 +206,7 @@ class Drives:
         if (drive is None) == (device is None):
             raise EmuError("Need exactly one of 'device' and 'id'")
         for backend in self.all:
-            if (drive is not None and backend.name == drive) or (device is not None and device in _paths(backend)):
+            if (drive is not None and backend.name == drive) or (device is not None and device in _names(backend)):
                 if backend.edge is None:
                     raise EmuError("Device has no medium")
                 backend.set_limits(group, limits)
@@ -218,7 +218,7 @@ class Drives:
     def claim(self, name: str, device: str, driver: str, *, share_rw: bool = False) -> Backend:
         """The disk that `drive=name` of a device is: a drive's id, or a node's name. ConfigError when it cannot be had.
 
-        `device` is what the backend will say it belongs to; `release` gives it back.
+        `device` is the path of the device in the object tree; `release` gives the disk back.
         """
         backend = self.backends.get(name)
         if backend is None:
@@ -282,10 +282,10 @@ class Drives:
         return f"{prefix}{number}"
 
 
-def _paths(backend: Backend) -> tuple[str, ...]:
-    """What the device that has a disk may be called."""
-    name = backend.device
-    return () if name is None else (name, f"/machine/peripheral/{name}", f"/machine/peripheral/{name}/virtio-backend")
+def _names(backend: Backend) -> tuple[str, ...]:
+    """What the device that has a disk may be called: its path, that of its virtio part, or its id."""
+    path = (backend.device or "").removesuffix("/virtio-backend")
+    return () if not path else (path, f"{path}/virtio-backend", path.rpartition("/")[2])
 
 
 class _Monitor:

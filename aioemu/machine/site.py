@@ -89,6 +89,7 @@ class Site:
         self._nameless = 0
         self._settled = False
         self._options = DeviceOptions("")
+        self._path = ""  # of the device that is being made, in the object tree
         root = getattr(board, "pci_bus", None)
         if root is not None:
             self.buses[root.name] = root
@@ -108,13 +109,14 @@ class Site:
             raise ConfigError(f"Duplicate device ID '{name}'", "-device")
         defaults = {g.property: g.value for g in self.kit.config.globals if g.driver == options.driver}
         self._options, self._parent = options, None
-        properties = read_properties(options.driver, kind.properties, {**defaults, **options.props})
-        with self.kit.closers.owner(name):
-            device = kind.make(self, name, properties)
         path = f"/machine/peripheral/{name}"
         if options.id is None:
             path = f"/machine/peripheral-anon/device[{self._nameless}]"
-            self._nameless += 1
+        self._path = path
+        properties = read_properties(options.driver, kind.properties, {**defaults, **options.props})
+        with self.kit.closers.owner(name):
+            device = kind.make(self, name, properties)
+        self._nameless += options.id is None
         self.devices[name] = device
         self.drivers[name] = kind.name
         self.plugged[name] = Plugged(kind, path, properties, self._parent, self._settled)
@@ -235,7 +237,8 @@ class Site:
     def claim_disk(self, drive: str, name: str, *, share_rw: bool) -> Backend:
         from aioemu.machine.disks import claim_disk
 
-        return claim_disk(self.kit, drive, name, self._options.driver, share_rw=share_rw)
+        behind = self._path if self._options.driver.endswith("-device") else f"{self._path}/virtio-backend"
+        return claim_disk(self.kit, drive, behind, self._options.driver, share_rw=share_rw)
 
     def io_context(self, iothread: str | None, name: str) -> Any:
         from aioemu.machine.disks import io_context

@@ -64,13 +64,6 @@ def query_blockstats(machine: DrivesMachine, args: QueryBlockStats) -> list[Bloc
     return [_backend_stats(each) for each in machine.drives.all]
 
 
-def qdev_of(backend: Backend) -> str | None:
-    """The path of the device that has the disk."""
-    if backend.device is None or backend.device.startswith("/"):
-        return backend.device
-    return f"/machine/peripheral/{backend.device}/virtio-backend"
-
-
 def _nodes(drives: Drives) -> list[AnyNode]:
     return [each for each in reversed(drives.graph.nodes.values()) if each.opened] if drives.used else []
 
@@ -88,7 +81,7 @@ async def _drive(backend: Backend) -> BlockInfo:
     attached = backend.device is not None
     return BlockInfo(
         device=backend.name,
-        qdev=qdev_of(backend),
+        qdev=backend.device,
         type="unknown",
         removable=not attached,
         locked=False,
@@ -150,7 +143,7 @@ def _backend_stats(backend: Backend) -> BlockStats:
     node = backend.node if backend.edge is not None else None
     return BlockStats(
         device=backend.name,
-        qdev=qdev_of(backend),
+        qdev=backend.device,
         node_name=node.name if node is not None else None,
         stats=stats_of(backend.figures(), counted=True),
         driver_specific=node.driver_figures() if node is not None else None,

@@ -123,8 +123,7 @@ async def blockdev_del(machine: DrivesMachine, args: NodeName) -> None:
 @command("blockdev-reopen", needs=("drives",))
 async def blockdev_reopen(machine: DrivesMachine, args: BlockdevReopen) -> None:
     """Give nodes new options, while they are in use; what is not given goes back to its default."""
-    for each in args.options:
-        await machine.drives.graph.reopen(each.given())
+    await machine.drives.graph.reopen([each.given() for each in args.options])
 
 
 @command("block_resize", needs=("drives",))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,35 @@ async def test_additions_take_turns(graph: Graph, image: Path) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(each, EmuError) for each in results) == 7
     assert not any(isinstance(each, HostError) for each in results)
+
+
+async def test_an_image_and_its_file_are_reopened_together(graph: Graph, tmp_path: Path) -> None:
+    """Read-only and back, in whatever order they are listed; locks follow, and a device that writes refuses."""
+    if shutil.which("qemu-img") is None:
+        pytest.skip("qemu-utils is not installed")
+    path = tmp_path / "q.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1M"], check=True)
+    file = {**file_of(path), "node-name": "f"}
+    await graph.add(file)
+    node = await graph.add({"driver": "qcow2", "node-name": "q", "file": "f"})
+    await node.write(0, b"q" * 65536)
+    query = ["qemu-io", "-f", "qcow2", "-c", "write 65536 512", str(path)]
+    assert subprocess.run(query, capture_output=True).returncode != 0
+    frozen = [{**file, "read-only": True}, {"driver": "qcow2", "node-name": "q", "file": "f", "read-only": True}]
+    for order in (frozen, frozen[::-1]):
+        edge = graph.attach(Device("d"), "root", node, USED, SHARED)
+        with pytest.raises(ConfigError, match="Read-only block node 'q' cannot support read-write users"):
+            await graph.reopen(order)
+        graph.detach(edge)
+        await graph.reopen(order)
+        assert node.read_only
+        assert node.file.read_only
+        with pytest.raises(HostError):
+            await node.write(0, b"x")
+        writable = [{key: value for key, value in each.items() if key != "read-only"} for each in order]
+        await graph.reopen(writable)
+        await node.write(4096, b"w" * 512)
+    assert await node.read(0, 512) == b"q" * 512
+    await graph.remove("q")
+    subprocess.run(["qemu-img", "check", "-q", path], check=True)
+    assert subprocess.run(query, capture_output=True).returncode == 0
