@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from sys import intern
 from typing import Any, Protocol
 
 from aioemu.accel.base import ChipNeeds
@@ -58,7 +59,7 @@ class BoardType:
     @property
     def options(self) -> type[Any]:
         """A frozen dataclass: field names with `_` for `-`, bool, int or str with defaults."""
-        kind: type[Any] = getattr(import_module(self.module), f"{self.class_name}Options")
+        kind: type[Any] = getattr(import_module(self.module), intern(f"{self.class_name}Options"))
         return kind
 
     @property

@@ -16,7 +16,7 @@ from tests.bench.density import own_mib
 from tests.bench.harness import Figure, Options
 from tests.bench.payload import machine, need_kvm
 
-WARM_UP = 200  # caches and allocators fill first
+WARM_UP = 1000  # caches, the allocator and the garbage collector come to rest within these
 SECONDS_PER_CYCLE = 0.2  # far more than one takes
 
 
@@ -42,7 +42,7 @@ async def _run(cycles: int) -> dict[str, object]:
 
 
 def bench(options: Options) -> Iterator[Figure]:
-    """Growth from after the first two hundred to the end."""
+    """Growth from after the first thousand to the end."""
     need_kvm()
     cycles = options.pick(10000, 500)
     command = [sys.executable, "-m", "tests.bench.cycles", str(cycles)]
