@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import block, boot, cycles, density, registers, start, tcg
+from tests.bench import block, boot, cycles, density, net, registers, start, tcg
 from tests.bench.harness import Bench, Figure, Options, UnavailableError, host
 
 BENCHES: dict[str, Bench] = {
@@ -25,6 +25,7 @@ BENCHES: dict[str, Bench] = {
     "cycles": cycles.bench,
     "boot": boot.bench,
     **block.BENCHES,
+    **net.BENCHES,
     "tcg-boot": tcg.bench_boot,
     "tcg-programs": tcg.bench_programs,
     "tcg-stops": tcg.bench_stops,

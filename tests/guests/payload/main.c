@@ -33,6 +33,7 @@ static const struct test tests[] = {
     {"fuzz-mmio", test_fuzz_mmio},
     {"pci", test_pci},
     {"blk", test_blk},
+    {"net", test_net},
     {"timer", test_timer},
     {"pit", test_pit},
     {"pmtimer", test_pmtimer},

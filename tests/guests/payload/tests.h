@@ -11,6 +11,8 @@ test_fn test_hello, test_info, test_acpi, test_cpuid, test_msr, test_flood, test
 test_fn test_script, test_storm, test_strio, test_mmio, test_fuzz_ports, test_fuzz_mmio, test_pci;
 /* t_blk.c */
 test_fn test_blk;
+/* t_net.c */
+test_fn test_net;
 /* t_time.c */
 test_fn test_timer, test_pit, test_pmtimer, test_rtc, test_uartirq;
 /* t_smp.c */
