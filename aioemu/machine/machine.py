@@ -90,6 +90,8 @@ class Machine(Views):
             self._closers.append(self.drives.close)
             await self.drives.open()
             await self.nics.open(self.config, self.native)
+            for group in self.config.objects:
+                self.objects.make(group, late=True)
             self._build_board()
             self._boot()
             self.native.start_threads()

@@ -14,10 +14,11 @@ from msgspec import Struct
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError, EmuError
 from aioemu.log import Log
+from aioemu.machine.net_chardevs import chardev_opener
 from aioemu.machine.nic_options import NicPlan, plan_nics
 
 if TYPE_CHECKING:
-    from aioemu.chardev import Chardev, Chardevs
+    from aioemu.chardev import Chardevs
     from aioemu.config import DeviceOptions, MachineConfig, OptionGroup
     from aioemu.devices.virtio.net import VirtioNet
     from aioemu.machine.native import Native
@@ -107,8 +108,9 @@ class Nics:
         name, kind = group.id or "", group.type or ""
         if name in self.back_ends:
             raise ConfigError(f"Duplicate ID '{name}' for netdev", "-netdev")
+        open_chardev = chardev_opener(self._chardevs)
         context = NetContext(
-            name, self._log.to("net"), self._reactor_io, self._find_fd, self._open_chardev, self._find_port, self._hubs
+            name, self._log.to("net"), self._reactor_io, self._find_fd, open_chardev, self._find_port, self._hubs
         )
         netdev = await open_netdev(kind, group.values, context)
         if name in self.back_ends:
@@ -194,14 +196,6 @@ class Nics:
     def _find_port(self, name: str) -> Port | None:
         found = self.back_ends.get(name)
         return found.netdev.port if found is not None else None
-
-    async def _open_chardev(self, text: str, name: str) -> Chardev:
-        """A chardev from its short form, for a back end alone."""
-        from aioemu.config.chardev_options import parse_short
-
-        chardev = self._chardevs.add(parse_short("-netdev", text, name))
-        await chardev.open()
-        return self._chardevs.claim(name)
 
     def _reactor_io(self) -> Any:
         assert self._native is not None

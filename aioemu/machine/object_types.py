@@ -16,6 +16,7 @@ from msgspec import Struct
 from aioemu.config.grammar import did_you_mean
 from aioemu.devices.properties import Live, prop, property_values
 from aioemu.errors import ConfigError
+from aioemu.machine.filters import FilterDumpProperties, make_filter_dump
 from aioemu.machine.iothread import IoThreadProperties
 from aioemu.memory.guest import RamBackend
 
@@ -35,6 +36,7 @@ class ObjectType(Struct, frozen=True):
     properties: type[Any]
     make: Callable[[Machine, str, Any], Any]
     end: Callable[[Machine, str], None] | None = None  # instead of the object's own close()
+    late: bool = False  # it needs back ends: those of -object are made after these
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ def make_throttle_group(machine: Machine, name: str, given: Any) -> LimitsObject
 
 
 OBJECT_TYPES: tuple[ObjectType, ...] = (
+    ObjectType("filter-dump", "what passes a back end, as pcap", FilterDumpProperties, make_filter_dump, late=True),
     ObjectType(
         "iothread",
         "a thread that serves devices",

@@ -69,10 +69,14 @@ class Objects:
         """The objects of one type, by id."""
         return {name: held.made for name, held in self._all.items() if held.kind.name == kind}
 
-    def make(self, group: OptionGroup) -> None:
-        """`-object`. ConfigError names what cannot be."""
-        if group.type is not None and group.type in self.types():  # other types have a part of their own
-            self._make(group.type, group.id or "", group.values)
+    def make(self, group: OptionGroup, *, late: bool = False) -> None:
+        """`-object`: now, of the types that are made (late) or of the others. ConfigError says what cannot be."""
+        from aioemu.machine.object_types import OBJECT_TYPES
+
+        if any(
+            each.name == group.type and each.late is late for each in OBJECT_TYPES
+        ):  # others have a part of their own
+            self._make(group.type or "", group.id or "", group.values)
 
     async def add(self, kind: str, name: str, values: Mapping[str, Any]) -> None:
         """`object-add`. EmuError says what cannot be."""

@@ -20,6 +20,7 @@ SERVED = frozenset(
         "netdev:tap",
         "netdev:user",
         "nic",
+        "object:filter-dump",
         "object:iothread",
         "object:memory-backend-file",
         "object:memory-backend-memfd",

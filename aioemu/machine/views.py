@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from aioemu.machine.kit import Kit
     from aioemu.machine.machine import Machine
     from aioemu.machine.native import Native
+    from aioemu.machine.nics import Nics
     from aioemu.machine.site import Site
     from aioemu.memory.guest import GuestMemory
+    from aioemu.netdev.user import UserNetdev
 
 
 class Views:
@@ -31,6 +33,7 @@ class Views:
     memory: GuestMemory
     kit: Kit
     site: Site
+    nics: Nics
     _dumper: Dumper | None = None
 
     def emit(self, name: str, **data: object) -> None:
@@ -64,6 +67,12 @@ class Views:
 
             self._dumper = Dumper(cast("Machine", self))
         return self._dumper
+
+    @property
+    def user_networks(self) -> dict[str, UserNetdev]:
+        """The networks behind a NAT, by the ids of their back ends."""
+        found = self.nics.back_ends.values()
+        return {each.id: cast("UserNetdev", each.netdev) for each in found if each.kind == "user"}
 
     def find_balloon(self) -> VirtioBalloon | None:
         """The first balloon device."""

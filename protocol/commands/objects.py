@@ -21,6 +21,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z][-A-Za-z0-9._]*")
 class ObjectType(StrEnum):
     """The types of objects; a test holds this list to `machine/object_types.py`."""
 
+    FILTER_DUMP = "filter-dump"
     IOTHREAD = "iothread"
     MEMORY_BACKEND_FILE = "memory-backend-file"
     MEMORY_BACKEND_MEMFD = "memory-backend-memfd"
