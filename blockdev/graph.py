@@ -213,7 +213,7 @@ class Graph:
         if legacy:
             _refuse_unknown(driver, left)
         options = read_options(driver.options_type, left, path=path, strict=strict)
-        if options.detect_zeroes == "unmap" and options.discard != "unmap":
+        if options.detect_zeroes == "unmap" and options.discard != "unmap" and not legacy:
             raise ConfigError(
                 "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
                 "detect-zeroes",

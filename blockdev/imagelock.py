@@ -8,6 +8,7 @@ ask is not kept out.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -45,7 +46,8 @@ class ImageLock:
     def settle(self, used: Permission, shared: Permission) -> None:
         """Let go of what these permissions do not need."""
         for byte in self._held - set(_bytes(used, shared)):
-            self._set(self._fd, fcntl.F_UNLCK, byte)
+            with contextlib.suppress(OSError):  # somebody closed the file: its locks went with it
+                self._set(self._fd, fcntl.F_UNLCK, byte)
             self._held.discard(byte)
 
     def move_to(self, fd: int) -> None:

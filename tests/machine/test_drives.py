@@ -95,7 +95,6 @@ async def test_a_device_takes_a_drive_and_gives_it_back(image: Path) -> None:
     ("words", "message"),
     [
         ("discard=bla", "Invalid discard option"),
-        ("detect-zeroes=unmap", "setting detect-zeroes to unmap is not allowed without setting discard operation"),
         ("werror=bla", "'bla' invalid write error action"),
         ("rerror=enospc", "'enospc' invalid read error action"),
         ("cache=bla", "invalid cache option"),
