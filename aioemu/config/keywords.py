@@ -126,6 +126,11 @@ def read_nics(value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
     return _groups("nic", value)
 
 
+def read_drives(value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
+    """Disks with their media as -drive names them."""
+    return _groups("drive", value)
+
+
 def _groups(option: str, value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
     return tuple(each if isinstance(each, OptionGroup) else _group(option, each) for each in value)
 
@@ -162,6 +167,7 @@ _READERS: Mapping[str, Any] = {
     "smp": read_smp,
     "memory": read_memory,
     "devices": read_devices,
+    "drives": read_drives,
     "netdevs": read_netdevs,
     "nics": read_nics,
     "uuid": _uuid,

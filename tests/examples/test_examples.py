@@ -38,9 +38,11 @@ def test_own_virtio() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("board", ["microvm", "q35"])
 def test_demo(board: str) -> None:
-    """examples/demo.py boots Debian's kernel to a shell, uses it, switches it off and sums up."""
+    """examples/demo.py boots Debian's kernel to a shell, uses it and a disk, boots again, switches off and sums up."""
     output = run("examples/demo.py", "--machine", board, "--smp", "2")
 
     assert "Linux 6." in output
     assert "guest-shutdown" in output
     assert f"{board}, " in output
+    assert "the same after a reboot" in output
+    assert "qemu-img check: clean" in output
