@@ -10,9 +10,9 @@ file descriptor, thread, mapping and task, whatever happened inside. What fails 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from msgspec.structs import replace
 
@@ -261,8 +261,12 @@ class Machine:
         self._plugged.pop(name, None)
 
     @property
-    def nic(self) -> list[Nic]:
-        """The network cards, in the order they were made."""
+    def nic(self) -> Sequence[Nic]:
+        """The network cards, in the order they are made; they may be named, and linked, before the machine is open."""
+        if self._machine is None:
+            from aioemu.machine.nic_promise import NicsToBe
+
+            return cast("Sequence[Nic]", NicsToBe(lambda: self.machine.nics.cards))
         return self.machine.nics.cards
 
     def irq(self, gsi: int) -> IrqSource:

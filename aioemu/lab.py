@@ -19,7 +19,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from msgspec.structs import replace
 
@@ -27,12 +27,16 @@ from aioemu.api import Machine
 from aioemu.config import DeviceOptions
 from aioemu.errors import EmuError
 from aioemu.log import Event, EventLog, Log
+from aioemu.machine.nic_promise import NicToBe
 from aioemu.netdev.capture import Capture
 from aioemu.netdev.hub import Hub
 from aioemu.netdev.link import Clockwork, Link
 from aioemu.netdev.peer import Peer, Wire
 from aioemu.netdev.port import Port
 from aioemu.netdev.switch import Switch
+
+if TYPE_CHECKING:
+    from aioemu.machine.nics import Nic
 
 Ready = str | Callable[[Machine], Awaitable[object]]
 START_LIMIT_S = 120.0
@@ -64,9 +68,8 @@ class Lab:
         self._log = Log("net", name, self.events)
         self._ready: dict[str, Ready | None] = {}
         self._macs = 0
-        self._unjoined: list[tuple[Link, Port, HasPort]] = []
+        self._unjoined: list[tuple[Link, Port, NicToBe]] = []
         self._clockwork: Clockwork | None = None
-        self._closers: list[Callable[[], None]] = []
 
     @property
     def clockwork(self) -> Clockwork:
@@ -146,23 +149,18 @@ class Lab:
             near.join(far)
         elif isinstance(far, Switch):
             near.join(far.free_port())
+        elif isinstance(far, NicToBe):
+            self._unjoined.append((link, near, far))
         elif callable(getattr(far, "frame_received", None)):
             near.join(self.wire(far))  # type: ignore[arg-type]
-        elif self._is_built(far):
-            self._plug(link, near, far)  # type: ignore[arg-type]
         else:
-            self._unjoined.append((link, near, far))  # type: ignore[arg-type]
-
-    @staticmethod
-    def _is_built(far: object) -> bool:
-        machine = getattr(far, "machine", None)
-        return not isinstance(machine, Machine) or machine.is_open
+            self._plug(link, near, far)  # type: ignore[arg-type]
 
     def _plug(self, link: Link, near: Port, far: HasPort) -> None:
         near.join(far.port)
-        machine = getattr(far, "machine", None)
-        if isinstance(machine, Machine):
-            self._follow(link, near, machine)
+        for vm in self.machines.values():
+            if vm.is_open and far in vm.nic:
+                self._follow(link, near, vm)
 
     def _follow(self, link: Link, near: Port, vm: Machine) -> None:
         """The link's other end has carrier while this machine lives: from its start, through pauses, to its end."""
@@ -182,15 +180,23 @@ class Lab:
         new = [(name, vm) for name, vm in self.machines.items() if not vm.is_open]
         for _, vm in new:
             await vm.open()
-            self._closers.append(vm.close)
+            for nic in vm.nic:
+                self._drive(nic, vm.machine.native.io.ptr)
         unjoined, self._unjoined = self._unjoined, []
         for link, near, far in unjoined:
-            self._plug(link, near, far)
+            self._plug(link, near, far.card_itself)
         started = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for name, vm in new:
                 group.create_task(self._bring_up(name, vm, timeout))
         self._log.event("lab-started", machines=len(new), seconds=round(time.monotonic() - started, 3))
+
+    def _drive(self, nic: Nic, reactor_io: Any) -> None:
+        """A card without an iothread of its own is served by the lab's thread: one wake-up for both ends of a link."""
+        if nic.io == reactor_io:
+            nic.io = self.clockwork.io
+            if nic.back_end is not None:
+                nic.back_end.netdev.port.drive(nic.io)
 
     async def _bring_up(self, name: str, vm: Machine, timeout: float) -> None:
         ready = self._ready[name]
@@ -220,11 +226,9 @@ class Lab:
         for capture in captures:
             capture.end()
         _close_all(self._log, [each.close for each in self.links.values()])
-        _close_all(self._log, reversed(self._closers))
         _close_all(self._log, [each.close for each in self.machines.values()])
         _close_all(self._log, [each.close for each in self.switches.values()])
         _close_all(self._log, [each.close for each in self.wires])
-        self._closers.clear()
         if self._clockwork is not None:
             self._clockwork.close()
             self._clockwork = None

@@ -23,6 +23,8 @@ from aioemu.netdev.impair import DROPS, SEEDS, Impairment
 from aioemu.netdev.port import Port
 
 THREAD_NAME = b"links"
+# how long the thread looks for more before it sleeps; with few processors it would take one from whom it waits for
+POLL_NS = 20_000 if (os.cpu_count() or 1) > 2 else 0
 
 
 class Clockwork:
@@ -32,6 +34,7 @@ class Clockwork:
         self.io = lib.core_io_new()
         if self.io == ffi.NULL:
             raise HostError("make an io context for links")
+        lib.core_io_set_poll(self.io, POLL_NS, 0, 0, 0)
         rc = lib.core_io_thread_start(self.io, THREAD_NAME)
         if rc < 0:
             lib.core_io_free(self.io)

@@ -56,6 +56,7 @@ class Port:
             raise HostError("make a network port")
         self.ptr = ptr
         self.peer: Port | None = None
+        self._last_stats = PortStats(Counters(), Counters())
         self.closers: list[Callable[[], None]] = []  # called before the port goes: who watches it
         self._keep = keep  # what the native port points to, or is a part of
         self._owned = owned
@@ -106,7 +107,9 @@ class Port:
 
     @property
     def stats(self) -> PortStats:
-        """All counters so far."""
+        """All counters so far; of a closed port, as they were."""
+        if self.ptr == ffi.NULL:
+            return self._last_stats
         counts: Any = ffi.new("core_port_counts *")
         lib.core_port_stats(self.ptr, counts)
         return PortStats(
@@ -120,6 +123,7 @@ class Port:
             while self.closers:
                 self.closers.pop()()
             self.part()
+            self._last_stats = self.stats
             if self._owned:
                 lib.core_port_free(self.ptr)
             self.ptr = ffi.NULL

@@ -22,6 +22,7 @@ int core_net_bell(core_net *net, uint32_t queue);
 /* The driver drives it: its queues are served in this io context. */
 int core_net_start(core_net *net, core_io *io);
 void core_net_stop(core_net *net);
+void core_net_shut(core_net *net);
 int core_net_link(core_net *net);
 void core_net_refresh(core_net *net);
 void core_net_announce(core_net *net, int on);

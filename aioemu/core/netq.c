@@ -106,17 +106,27 @@ static void net_carrier(struct core_port *port, bool up) {
     core_net_refresh((struct core_net *)port);
 }
 
-static void net_destroy(struct core_port *port) {
-    struct core_net *net = (struct core_net *)port;
+static void close_bell(struct core_io_source *bell) {
+    if (bell->fd >= 0) {
+        close(bell->fd);
+        bell->fd = -1;
+    }
+}
+
+/* The machine is gone: stop, and let go of the descriptors; whoever has the card may still look at it. */
+void core_net_shut(core_net *net) {
     core_net_stop(net);
     for (uint32_t i = 0; i < net->max_pairs; i++) {
+        close_bell(&net->all[i].tx.bell);
+        close_bell(&net->all[i].rx.bell);
+    }
+}
+
+static void net_destroy(struct core_port *port) {
+    struct core_net *net = (struct core_net *)port;
+    core_net_shut(net);
+    for (uint32_t i = 0; i < net->max_pairs; i++) {
         struct net_pair *pair = &net->all[i];
-        for (int way = 0; way < 2; way++) {
-            int fd = way ? pair->tx.bell.fd : pair->rx.bell.fd;
-            if (fd >= 0) {
-                close(fd);
-            }
-        }
         free(pair->tx.chain.segments);
         free(pair->rx.chain.segments);
     }

@@ -83,6 +83,7 @@ class Nics:
     def __init__(self, log: Log, chardevs: Chardevs, find_fd: FindFd) -> None:
         self.back_ends: dict[str, BackEnd] = {}
         self.cards: list[Nic] = []
+        self._gone: list[Nic] = []
         self._log = log
         self._chardevs = chardevs
         self._find_fd = find_fd
@@ -166,6 +167,7 @@ class Nics:
         if nic.back_end is not None:
             self._part(nic.back_end)
         nic.port.close()
+        self._gone.append(nic)
 
     def set_link(self, name: str, up: bool) -> None:
         """By the name of a card or of a back end (set_link)."""
@@ -183,9 +185,12 @@ class Nics:
             nic.card.hold(on)
 
     def close(self) -> None:
-        """Close every back end, the last first."""
+        """Close every back end, the last first, and what cards hold of the host."""
         while self.back_ends:
             self.remove(next(reversed(self.back_ends)))
+        for nic in self._gone:
+            nic.card.shut()
+        self._gone.clear()
 
     def _part(self, back_end: BackEnd) -> None:
         back_end.netdev.port.part()

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import block, boot, cycles, density, net, registers, start, tcg
+from tests.bench import block, boot, cycles, density, links, net, registers, start, tcg, wire
 from tests.bench.harness import Bench, Figure, Options, UnavailableError, host
 
 BENCHES: dict[str, Bench] = {
@@ -26,6 +26,8 @@ BENCHES: dict[str, Bench] = {
     "boot": boot.bench,
     **block.BENCHES,
     **net.BENCHES,
+    "links": links.bench,
+    "wire": wire.bench,
     "tcg-boot": tcg.bench_boot,
     "tcg-programs": tcg.bench_programs,
     "tcg-stops": tcg.bench_stops,

@@ -46,3 +46,19 @@ def test_demo(board: str) -> None:
     assert f"{board}, " in output
     assert "the same after a reboot" in output
     assert "qemu-img check: clean" in output
+
+
+@pytest.mark.guest
+def test_own_peer() -> None:
+    """examples/own_peer.py: Linux pings a host of 20 lines over a link of 20 ms there and back."""
+    times = run("examples/own_peer.py").rpartition("= ")[2].split("/")
+    assert float(times[0]) >= 20
+
+
+@pytest.mark.guest
+def test_scapy_peer() -> None:
+    """examples/scapy_peer.py: Linux pings scapy."""
+    pytest.importorskip("scapy")
+    output = run("examples/scapy_peer.py")
+    assert "round-trip" in output
+    assert output.count("echo-request") == 3

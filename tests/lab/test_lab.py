@@ -173,6 +173,57 @@ async def test_events_of_the_links() -> None:
     assert ("link-impaired", "x") in told
 
 
+async def test_cards_before_and_after_they_are_built() -> None:
+    """Cards are linked by number before their machine is built; the lab gives each an address of its own."""
+    async with Lab() as lab:
+        a, b = (lab.machine(name, **QUIET, devices=["virtio-net-device"]) for name in "ab")
+        link = lab.link(a.nic[0], b.nic[0], "a-b")
+        assert not link.a.is_up
+        await lab.start()
+        assert len({a.nic[0].mac, b.nic[0].mac}) == 2
+        assert a.machine.links == {"a-b": link}
+        card = a.nic[0]
+        assert card.link_up
+        await link.down()
+        assert (a.nic[0].link_up, b.nic[0].link_up) == (False, False)
+        await link.up()
+        await b.quit()
+        assert (a.nic[0].link_up, b.nic[0].link_up) == (False, True)
+    assert card.stats.sent.frames == 0  # what was counted can still be read
+
+
+async def test_card_that_there_is_not() -> None:
+    """A number that the machine has no card for is refused when it is built."""
+
+    async def body() -> None:
+        async with Lab() as lab:
+            lab.link(lab.machine("a", **QUIET).nic[0], Keeper())
+            await lab.start()
+
+    with pytest.raises(EmuError, match="0 network cards"):
+        await body()
+
+
+async def test_many_machines() -> None:
+    """100 machines and 300 links come and go in one process without a trace."""
+    async with Lab() as lab:
+        lab.machine("warm", **QUIET, devices=["virtio-net-device"])
+        await lab.start()
+    before = footprint()
+    start = time.monotonic()
+    async with Lab() as lab:
+        machines = [lab.machine(f"m{n}", **QUIET, devices=["virtio-net-device"] * 6) for n in range(100)]
+        for index in range(300):
+            one, other = machines[index % 100], machines[(index * 7 + 1) % 100]
+            lab.link(one.nic[index // 100], other.nic[3 + index // 100])
+        await lab.start()
+        for link in lab.links.values():
+            await link.impair(delay_ms=1)
+        assert all(nic.link_up for vm in machines for nic in vm.nic)
+    assert footprint() == before
+    assert time.monotonic() - start < 6 * LIMIT_S
+
+
 async def test_many_links() -> None:
     """300 impaired links come and go in one process, quickly and without a trace."""
     async with Lab() as lab:

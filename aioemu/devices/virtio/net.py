@@ -87,6 +87,10 @@ class VirtioNet(VirtioDevice):
         """The native port, which lives as long as this device."""
         return lib.core_net_port(self.net)
 
+    def shut(self) -> None:
+        """Let go of its descriptors, for good: the machine is gone."""
+        lib.core_net_shut(self.net)
+
     @property
     def link_up(self) -> bool:
         """What the driver sees of its link."""

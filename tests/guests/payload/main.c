@@ -34,6 +34,7 @@ static const struct test tests[] = {
     {"pci", test_pci},
     {"blk", test_blk},
     {"net", test_net},
+    {"wire", test_wire},
     {"timer", test_timer},
     {"pit", test_pit},
     {"pmtimer", test_pmtimer},

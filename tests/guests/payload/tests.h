@@ -17,6 +17,8 @@ test_fn test_net;
 test_fn test_timer, test_pit, test_pmtimer, test_rtc, test_uartirq;
 /* t_smp.c */
 test_fn test_smp, test_ipi, test_ipi_flood;
+/* t_wire.c */
+test_fn test_wire;
 /* t_end.c: those that end the machine, or try to */
 test_fn test_exit, test_poweroff, test_reset, test_panic, test_halt, test_triple, test_internal, test_jump,
     test_garbage;
