@@ -69,13 +69,11 @@ class MuxChardev(Chardev):
         return port
 
     def drop(self, port: MuxPort) -> None:
-        """A front end leaves."""
+        """A front end leaves. Another has the focus from the next key on: not at once, or a monitor would greet the end."""
         if port in self.ports:
             self.ports.remove(port)
         if self._focus is port:
             self._focus = None
-            if self.ports:
-                self.focus(self.ports[0])
 
     def focus(self, port: MuxPort) -> None:
         """Let `port` have the input."""
@@ -121,6 +119,8 @@ class MuxChardev(Chardev):
 
     def input(self, data: bytes) -> None:
         """Typed input: commands are done here, the rest goes to the port in focus."""
+        if self._focus is None and self.ports:
+            self.focus(self.ports[0])
         for byte in data:
             if self._escaped:
                 self._escaped = False
@@ -134,7 +134,8 @@ class MuxChardev(Chardev):
 
     def room(self) -> int:
         """Bytes that may be typed now."""
-        return max(0, HELD_INPUT_BYTES - len(self._focus.held)) if self._focus is not None else 0
+        held = len(self._focus.held) if self._focus is not None else 0
+        return max(0, HELD_INPUT_BYTES - held) if self.ports else 0
 
     def pass_on(self, event: Event) -> None:
         """The back end came, went, or had a break."""

@@ -136,7 +136,7 @@ async def test_time_stamps(desk: Desk) -> None:
 
 
 async def test_ports_are_counted_and_given_back(desk: Desk) -> None:
-    """A fifth front end is refused; one that leaves makes room, and the focus goes to another."""
+    """A fifth front end is refused; one that leaves makes room; another has the focus, but not before the next key."""
     more = [desk.chardevs.claim("t") for _ in range(2)]
     with pytest.raises(ConfigError, match="too many front ends"):
         desk.chardevs.claim("t")
@@ -144,6 +144,7 @@ async def test_ports_are_counted_and_given_back(desk: Desk) -> None:
         desk.chardevs.release(port)
     assert isinstance(desk.serial.chardev, MuxPort)
     desk.chardevs.release(desk.serial.chardev)
+    assert desk.monitor.events[-1] is not Event.MUX_IN
     desk.type(b"m")
 
     await desk.monitor.gets(b"m")
