@@ -78,6 +78,11 @@ class Network:
 
 def refuse(message: str) -> NoReturn:
     """An option that cannot be."""
+    raise ConfigError(f"user networking: {message}", "-netdev user")
+
+
+def refuse_rule(message: str) -> NoReturn:
+    """A rule that cannot be read."""
     raise ConfigError(message, "-netdev user")
 
 
@@ -232,7 +237,7 @@ def parse_hostfwd(rule: str) -> HostForward:
     """Read `[tcp|udp]:[address]:port-[address]:port` or `unix:path-[address]:port`."""
 
     def bad(why: str) -> NoReturn:
-        refuse(f"Invalid host forwarding rule '{rule}' ({why})")
+        refuse_rule(f"Invalid host forwarding rule '{rule}' ({why})")
 
     protocol, colon, rest = rule.partition(":")
     if not colon:
@@ -265,7 +270,7 @@ def parse_hostfwd_source(rule: str) -> HostForward:
         return HostForward(False, sockaddr_un(rest), b"", rest)
     host = _endpoint(rest, 0)
     if not colon or protocol not in ("", "tcp", "udp") or host is None:
-        refuse("invalid format")
+        refuse_rule("invalid format")
     return HostForward(protocol == "udp", sockaddr(*host), b"")
 
 
@@ -273,7 +278,7 @@ def parse_guestfwd(rule: str) -> GuestForward:
     """Read `[tcp]:address:port-target`, where a target is a chardev or `cmd:` and a command."""
 
     def bad(why: str) -> NoReturn:
-        refuse(f"Invalid guest forwarding rule '{rule}' ({why})")
+        refuse_rule(f"Invalid guest forwarding rule '{rule}' ({why})")
 
     protocol, colon, rest = rule.partition(":")
     if not colon or protocol not in ("", "tcp"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from aioemu.machine.iothread import IoThread, IoThreadProperties
 from aioemu.netdev.port import Box, Port
 from tests.netdev.stack import BROADCAST, IPV4, ether, ping
 from tests.netdev.waiting import settled
@@ -59,3 +62,37 @@ async def test_a_back_end_goes_while_threads_send(
         stop.set()
         for thread in threads:
             thread.join()
+
+
+async def test_a_stream_is_served_by_an_iothread(
+    open_back_end: Callable[..., Any], boxes: Callable[..., Box], tmp_path: Path
+) -> None:
+    """Moved to a thread's context, frames pass both ways while the loop stands still; then it moves back."""
+    netdev = await open_back_end("stream", server=True, addr={"type": "unix", "path": str(tmp_path / "wire")})
+    box = boxes(4096)
+    box.join(netdev.port)
+    io_thread = IoThread("io0", IoThreadProperties())
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(tmp_path / "wire"))
+        peer.settimeout(10)
+        await settled(lambda: box.carrier)
+        netdev.port.drive(io_thread.ptr)
+
+        for _ in range(200):  # without a turn of the loop
+            peer.sendall(len(FRAME).to_bytes(4, "big") + FRAME)
+        deadline = time.monotonic() + 10
+        while box.waiting < 200 and time.monotonic() < deadline:
+            pass
+        assert box.waiting == 200
+        sent = 0
+        while box.send(FRAME):
+            sent += 1
+        left = sent * (len(FRAME) + 4)
+        while left:
+            left -= len(peer.recv(min(left, 65536)))
+
+        netdev.port.drive(netdev._context.io())
+        io_thread.close()
+        peer.sendall(len(FRAME).to_bytes(4, "big") + FRAME)
+        await settled(lambda: box.waiting == 201)
+    await settled(lambda: not box.carrier)
