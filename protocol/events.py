@@ -1,4 +1,4 @@
-"""The events of the protocol, and the clock that keeps frequent ones from flooding clients.
+"""The events of the protocol.
 
 Names, members and limits are QAPI's (run-state.json, qdev.json, misc.json, char.json, job.json of QEMU 10.0). A machine
 records events under these names with these members; what it records under other names is not for clients.
@@ -6,16 +6,12 @@ records events under these names with these members; what it records under other
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from enum import StrEnum
 
 from aioemu.protocol.commands.dump import DumpQueryResult
 from aioemu.protocol.registry import EventClass
 from aioemu.protocol.schema import Record, UInt64
 from aioemu.protocol.socket_types import SocketAddress
-
-INTERVAL_S = 1.0  # between two events of a limited kind
 
 
 class ShutdownCause(StrEnum):
@@ -227,38 +223,3 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("NETDEV_STREAM_CONNECTED", NetdevStreamConnected, needs=("nics",)),
     EventClass("NETDEV_STREAM_DISCONNECTED", NetdevStreamDisconnected, needs=("nics",)),
 )
-
-
-class Throttle:
-    """Lets one event of a kind through and holds those that follow within a second, of which the last is sent."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._held: dict[tuple[str, object], Callable[[], None] | None] = {}
-        self._timers: dict[tuple[str, object], asyncio.TimerHandle] = {}
-
-    def pass_on(self, key: tuple[str, object], send: Callable[[], None]) -> None:
-        """Call (send) now, or later unless a newer one takes its place."""
-        if key in self._held:
-            self._held[key] = send
-            return
-        send()
-        self._arm(key)
-
-    def close(self) -> None:
-        """Forget what is held."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._held.clear()
-
-    def _arm(self, key: tuple[str, object]) -> None:
-        self._held[key] = None
-        self._timers[key] = self._loop.call_later(INTERVAL_S, self._expire, key)
-
-    def _expire(self, key: tuple[str, object]) -> None:
-        send = self._held.pop(key)
-        del self._timers[key]
-        if send is not None:
-            send()
-            self._arm(key)

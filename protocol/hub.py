@@ -19,12 +19,10 @@ from aioemu.chardev import Chardev
 from aioemu.core.fds import FdTable
 from aioemu.errors import EmuError, MonitorError
 from aioemu.log import Event, Log
-from aioemu.protocol.commands.table import COMMANDS
-from aioemu.protocol.events import EVENTS, Throttle
-from aioemu.protocol.hmp.terminal import HmpMonitor
 from aioemu.protocol.monitor import QmpMonitor
 from aioemu.protocol.registry import EventClass, Registry
 from aioemu.protocol.session import Capability
+from aioemu.protocol.throttle import Throttle
 
 EventListener = Callable[[dict[str, Any]], None]
 
@@ -34,7 +32,7 @@ class MonitorHub:
 
     def __init__(self, machine: Any, registry: Registry | None = None) -> None:
         self.machine = machine
-        self.registry = registry if registry is not None else Registry(machine, COMMANDS, EVENTS)
+        self.registry = registry if registry is not None else Registry(machine)
         self.package = f"aioemu-{aioemu.__version__}"
         self.loop = asyncio.get_running_loop()
         self.log = Log("monitor", getattr(machine, "name", ""))
@@ -53,6 +51,8 @@ class MonitorHub:
         if mode == "control":
             chardev.serve(lambda channel: QmpMonitor(self, channel, pretty))
         else:
+            from aioemu.protocol.hmp.terminal import HmpMonitor  # most programs talk QMP
+
             chardev.serve(lambda channel: HmpMonitor(self, channel))
 
     def attach_configured(self) -> None:
@@ -84,6 +84,7 @@ class MonitorHub:
         self.fds.close()
 
     async def _prepare(self) -> None:
+        await asyncio.sleep(0)  # whoever waits for a greeting has it first
         for _ in self.registry.prepare():
             await asyncio.sleep(0)
 
@@ -107,6 +108,8 @@ class MonitorHub:
     # ---- events ----------------------------------------------------------------------------------------------------
 
     def _happened(self, event: Event) -> None:
+        if not self.sessions and not self.listeners:
+            return
         known = self.registry.events.get(event.name)
         if known is None:
             return

@@ -100,11 +100,33 @@ class Encoded(bytes):
 
 
 class Registry:
-    """What one machine serves."""
+    """What one machine serves: all that it can, unless told. The tables are loaded when they are first looked at, which
+    is after the first client was greeted."""
 
-    def __init__(self, machine: Any, commands: Iterable[Command], events: Iterable[EventClass]) -> None:
-        self.commands = {each.name: each for each in commands if _has(machine, each.needs)}
-        self.events = {each.name: each for each in events if _has(machine, each.needs)}
+    def __init__(
+        self, machine: Any, commands: Iterable[Command] | None = None, events: Iterable[EventClass] | None = None
+    ) -> None:
+        self._machine = machine
+        self._commands = commands
+        self._events = events
+
+    @cached_property
+    def commands(self) -> dict[str, Command]:
+        """By name."""
+        if self._commands is None:
+            from aioemu.protocol.commands.table import COMMANDS
+
+            self._commands = COMMANDS
+        return {each.name: each for each in self._commands if _has(self._machine, each.needs)}
+
+    @cached_property
+    def events(self) -> dict[str, EventClass]:
+        """By name."""
+        if self._events is None:
+            from aioemu.protocol.events import EVENTS
+
+            self._events = EVENTS
+        return {each.name: each for each in self._events if _has(self._machine, each.needs)}
 
     def prepare(self) -> Iterator[None]:
         """Look at all types, one command's at a step, so that no client has to wait for it."""

@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from sys import intern
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aioemu.accel.base import ChipNeeds
-from aioemu.boot.loader import BootLayout
-from aioemu.boot.tables import FirmwareTables
 from aioemu.config import MachineConfig
 from aioemu.config.grammar import did_you_mean, parse_bool, parse_number
 from aioemu.errors import ConfigError
-from aioemu.machine.kit import Kit
 from aioemu.memory.ranges import RamRange
+
+if TYPE_CHECKING:
+    from aioemu.boot.loader import BootLayout
+    from aioemu.boot.tables import FirmwareTables
+    from aioemu.machine.kit import Kit
 
 
 class Board(Protocol):

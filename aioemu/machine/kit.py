@@ -51,6 +51,22 @@ class Wishes(Struct, frozen=True):
     io_error: Callable[[], None]
 
 
+class PanicWires:
+    """What the panic port's events do to the machine."""
+
+    def __init__(self, wishes: Wishes) -> None:
+        self._wishes = wishes
+
+    def guest_panicked(self) -> None:
+        self._wishes.panicked("panicked")
+
+    def guest_crash_loaded(self) -> None:
+        self._wishes.panicked("crash-loaded")
+
+    def guest_shutdown(self) -> None:
+        self._wishes.panicked("shutdown")
+
+
 class Closers:
     """What is to be undone, by the device that it was done for ("": the machine itself)."""
 

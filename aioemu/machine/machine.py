@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from aioemu.accel.base import Accelerator, add_vcpu
 from aioemu.accel.choose import open_accelerator
 from aioemu.accel.cpuid import apic_ids
-from aioemu.boot.loader import BootFiles, KernelImage, load
 from aioemu.chardev import Chardevs, MuxKeys
 from aioemu.config import CpuModel, MachineConfig
 from aioemu.config.unserved import refuse_unserved
@@ -41,6 +40,9 @@ from aioemu.machine.site import Site
 from aioemu.machine.vcpus import enter
 from aioemu.machine.views import Views
 from aioemu.memory.guest import GuestMemory
+
+if TYPE_CHECKING:
+    from aioemu.boot.loader import BootFiles
 
 RNG_SEED_BYTES = 32  # what Linux counts as a full seed (boot protocol, SETUP_RNG_SEED)
 UNMANNED = ("none", "qtest")  # accelerators without a processor: a test that drives the machine owns the clock
@@ -172,6 +174,8 @@ class Machine(Views):
             if tables is not None:
                 tables.write(self.memory)
             return
+        from aioemu.boot.loader import BootFiles, KernelImage, load  # a machine without a kernel needs no loader
+
         if self._boot_files is None:
             cmdline = self.board.boot_cmdline(boot.append)
             self._boot_files = BootFiles(KernelImage(boot.kernel, boot.initrd, cmdline))

@@ -13,12 +13,10 @@ from aioemu.bus.wires import PIO, ByteSink, NotConnected, Placeable
 from aioemu.chardev import Chardev, Event
 from aioemu.config import DeviceOptions
 from aioemu.config.grammar import did_you_mean
-from aioemu.devices.debugcon import DebugCon
 from aioemu.errors import ConfigError
 from aioemu.machine.board import Board
-from aioemu.machine.boards.legacy import UART_PORTS, PanicWires, place_uart
 from aioemu.machine.clock import VirtualClock
-from aioemu.machine.kit import Kit
+from aioemu.machine.kit import Kit, PanicWires
 from aioemu.machine.objects import Objects
 from aioemu.machine.serial import SerialPorts
 
@@ -79,7 +77,7 @@ class Site:
         self.board = board
         self.serial = serial
         self.objects = objects
-        self.panic = PanicWires(kit)
+        self.panic = PanicWires(kit.wishes)
         self._virtio: VirtioBay | None = None
         self.buses: dict[str, PciBus] = {}
         self.devices: dict[str, Any] = {}  # by id or generated name
@@ -147,6 +145,8 @@ class Site:
 
     def add_debugcon(self, chardev: str) -> None:
         """`-debugcon`: the debug console at its usual port."""
+        from aioemu.devices.debugcon import DebugCon
+
         self.place("debugcon", DebugCon(self.sink(chardev)), (PIO, DEBUGCON_PORT))
 
     # ---- what devices ask of their site ------------------------------------------------------------------------------
@@ -166,6 +166,8 @@ class Site:
         return ByteLine(self.claim(chardev))
 
     def add_serial(self, name: str, chardev: str | None, index: int | None, iobase: int | None, irq: int | None) -> Any:
+        from aioemu.machine.boards.legacy import UART_PORTS, place_uart  # the board has loaded these already
+
         number = self._free_serial() if index is None else index
         if number is None:
             raise ConfigError(f"{name}: a PC has at most {len(UART_PORTS)} serial ports", "-device")
@@ -319,5 +321,7 @@ class Site:
         return parts[0] << 3 | parts[1]
 
     def _free_serial(self) -> int | None:
+        from aioemu.machine.boards.legacy import UART_PORTS
+
         taken = {region.base for region in self.kit.router.regions if region.space == PIO}
         return next((n for n, (base, _) in enumerate(UART_PORTS) if base not in taken), None)

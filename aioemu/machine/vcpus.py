@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aioemu._core import ffi, lib
-from aioemu.boot.entry import BootEntry, Segment
 from aioemu.errors import AccelError
 from aioemu.machine.native import SEGMENTS, Native
+
+if TYPE_CHECKING:
+    from aioemu.boot.entry import BootEntry, Segment
 
 _GPR = {"rax": 0, "rbx": 3, "rsp": 4, "rbp": 5, "rsi": 6}
 _DIRECT = ("rip", "rflags", "cr0", "cr3", "cr4", "efer")

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import block, boot, cycles, density, links, net, registers, start, tcg, wire
+from tests.bench import block, boot, cycles, density, links, net, qmp, registers, start, tcg, wire
 from tests.bench.harness import Bench, Figure, Options, UnavailableError, host
 
 BENCHES: dict[str, Bench] = {
@@ -28,6 +28,8 @@ BENCHES: dict[str, Bench] = {
     **net.BENCHES,
     "links": links.bench,
     "wire": wire.bench,
+    "qmp": qmp.bench,
+    "qmp-start": qmp.bench_start,
     "tcg-boot": tcg.bench_boot,
     "tcg-programs": tcg.bench_programs,
     "tcg-stops": tcg.bench_stops,

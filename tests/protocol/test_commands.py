@@ -104,7 +104,7 @@ async def test_limited_events_come_once_a_second_and_the_last_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a burst of BALLOON_CHANGE the first and the last are sent."""
-    monkeypatch.setattr("aioemu.protocol.events.INTERVAL_S", 0.05)
+    monkeypatch.setattr("aioemu.protocol.throttle.INTERVAL_S", 0.05)
     rig = Rig(tmp_path, prepare=lambda machine: setattr(machine, "find_balloon", lambda: None))
     await rig.serve()
     client = await rig.negotiated()

@@ -97,22 +97,6 @@ def add_reset_control(kit: Kit) -> ResetControl:
     return control
 
 
-class PanicWires:
-    """What the panic port's events do to the machine."""
-
-    def __init__(self, kit: Kit) -> None:
-        self._wishes = kit.wishes
-
-    def guest_panicked(self) -> None:
-        self._wishes.panicked("panicked")
-
-    def guest_crash_loaded(self) -> None:
-        self._wishes.panicked("crash-loaded")
-
-    def guest_shutdown(self) -> None:
-        self._wishes.panicked("shutdown")
-
-
 def firmware_tables(kit: Kit, board: AcpiBoard, product: str, acpi: bool) -> FirmwareTables:
     """What the board's operating system is told: SMBIOS, the MP table, and with `acpi` the ACPI tables."""
     config = kit.config

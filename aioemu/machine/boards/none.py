@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aioemu.accel.base import ChipNeeds
-from aioemu.boot.loader import BootLayout
-from aioemu.boot.tables import FirmwareTables
 from aioemu.config import MachineConfig
-from aioemu.machine.kit import Kit
 from aioemu.memory.ranges import RamRange
+
+if TYPE_CHECKING:
+    from aioemu.boot.loader import BootLayout
+    from aioemu.boot.tables import FirmwareTables
+    from aioemu.machine.kit import Kit
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Empty:
         return None
 
     def boot_layout(self) -> BootLayout:
+        from aioemu.boot.loader import BootLayout  # who asks what a build can do, boots nothing
+
         return BootLayout()
 
     def boot_cmdline(self, given: str) -> str:
