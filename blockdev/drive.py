@@ -1,6 +1,6 @@
 """`-drive` as a description: which disk, how it is cached, where it goes. Everything it does not know is the node's.
 
-Keys, aliases and words are those of QEMU's `-drive`; nothing is opened here. `snapshot=on` is refused by name.
+Keys, aliases and words are those of QEMU's `-drive`; nothing is opened here.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Drive:
     writeback: bool = True
     rerror: ErrorPolicy = "report"
     werror: ErrorPolicy = "enospc"
+    snapshot: bool | None = None  # what is written goes to a temporary image; None: as -snapshot says
     copy_on_read: bool = False
     throttle_group: str | None = None
     limits: Mapping[str, Any] = field(default_factory=dict)  # throttling.*, without group
@@ -67,8 +68,6 @@ def read_drive(drive_id: str | None, values: Mapping[str, Any]) -> Drive:
     media = opts.text("media") or "disk"
     if media not in ("disk", "cdrom"):
         opts.fail(f"'{media}' invalid media")
-    if opts.flag("snapshot", False):
-        opts.fail("snapshot=on is not available in this version: put a qcow2 overlay over the image")
     read_only = opts.flag("read-only", opts.flag("readonly", media == "cdrom"))
     index = _place(opts)
     node: dict[str, Any] = {"read-only": read_only, "auto-read-only": opts.flag("auto-read-only", True)}
@@ -84,6 +83,7 @@ def read_drive(drive_id: str | None, values: Mapping[str, Any]) -> Drive:
         writeback=writeback,
         rerror=_policy(opts, "rerror", "report"),
         werror=_policy(opts, "werror", "enospc"),
+        snapshot=opts.maybe_flag("snapshot"),
         copy_on_read=_copy_on_read(opts, read_only),
         throttle_group=group,
         limits=limits,

@@ -64,7 +64,8 @@ class Jobs:
 
     @property
     def all(self) -> list[Job]:
-        return list(self._jobs.values())
+        """Every job, the latest first."""
+        return list(reversed(self._jobs.values()))
 
     def find(self, job_id: str) -> Job:
         """The job of this id."""

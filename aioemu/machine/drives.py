@@ -99,7 +99,6 @@ class Drives:
         """One `-drive`."""
         from aioemu.blockdev.backend import Backend
         from aioemu.blockdev.drive import read_drive
-        from aioemu.blockdev.legacy import open_image
 
         drive = read_drive(drive_id, values)
         name = self._name(drive)
@@ -111,9 +110,7 @@ class Drives:
         backend = Backend(self.graph, name)
         backend.rerror, backend.werror, backend.writeback = drive.rerror, drive.werror, drive.writeback
         if drive.file is not None or drive.node.keys() & {"file", "driver"}:
-            node = await open_image(self.graph, drive.file, drive.node)
-            if drive.copy_on_read:
-                node = await self._over(node)
+            node = await self._open_image(drive)
             try:
                 backend.insert(node)
             except BaseException:
@@ -132,15 +129,24 @@ class Drives:
             self._automatic.append((name, drive))
         return backend
 
-    async def _over(self, node: Node[Any]) -> Node[Any]:
-        """A copy-on-read filter on top of a drive's node."""
-        try:
-            top = await self.graph.open({"driver": "copy-on-read", "file": node.name})
-        except BaseException:
-            await self.graph.release(node)
-            raise
-        top.implicit = True
-        return top
+    async def _open_image(self, drive: Drive) -> Node[Any]:
+        """A drive's node, and what the drive puts over it."""
+        from aioemu.blockdev.legacy import open_image
+
+        options = drive.node
+        temporary = self._config.snapshot if drive.snapshot is None else drive.snapshot
+        if temporary and drive.media == "disk":
+            options = {**options, "read-only": True, "auto-read-only": False}
+        node = await open_image(self.graph, drive.file, options)
+        if temporary and drive.media == "disk":
+            from aioemu.blockdev.overlay import temporary_over
+
+            node = await temporary_over(self.graph, node, drive.node)
+        if drive.copy_on_read:
+            from aioemu.blockdev.overlay import copy_on_read_over
+
+            node = await copy_on_read_over(self.graph, node)
+        return node
 
     def devices(self) -> Iterable[DeviceOptions]:
         """The devices that `-drive if=virtio` makes."""

@@ -29,5 +29,6 @@ SERVED = frozenset(
         "object:rng-random",
         "object:throttle-group",
         "qtest",
+        "snapshot",
     )
 )

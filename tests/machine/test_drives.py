@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -118,13 +120,66 @@ async def test_a_device_takes_a_drive_and_gives_it_back(image: Path) -> None:
         ("size=1,format=raw", "Specified size is not multiple of 512"),
         ("offset=3M,format=raw", "Offset (3145728) cannot be greater than size of the containing file (1048576)"),
         ("format=null-co", "The only allowed filename for this driver is 'null-co://'"),
-        ("snapshot=on", "snapshot=on is not available"),
     ],
 )
 async def test_mistakes_are_named(image: Path, words: str, message: str) -> None:
     """What cannot be is refused before anything runs, in words that people have met."""
     prefix = "if=none," if "if=" not in words else ""
     assert message in await refusal("-drive", f"file={image},{prefix}id=d,{words}")
+
+
+@pytest.mark.parametrize("words", [[",snapshot=on"], ["", "-snapshot"]])
+async def test_a_temporary_image_takes_the_writes(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """snapshot=on and -snapshot: the image stays as it is, and nothing is left in the temporary folder."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    image.write_bytes(b"i" * MIB)
+    made = machine("-drive", f"file={image},if=none,id=d,format=raw{words[0]}", *words[1:])
+    await made.open()
+    try:
+        disk = made.drives.backends["d"]
+        assert not disk.read_only
+        assert await disk.read(0, 512) == b"i" * 512
+        await disk.write(0, b"w" * 512)
+        await disk.write_zeroes(65536, 65536, unmap=True)
+        assert await disk.read(0, 1024) == b"w" * 512 + b"i" * 512
+        assert await disk.read(65536, 512) == bytes(512)
+        await disk.flush()
+        assert list(folder.iterdir()) == []
+    finally:
+        made.close()
+    assert image.read_bytes() == b"i" * MIB
+
+
+async def test_a_temporary_image_that_cannot_be(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder for it: refused, and the image is let go."""
+    monkeypatch.setenv("TMPDIR", "/no/such/folder")
+    found = await refusal("-drive", f"file={image},if=none,id=d,format=raw,snapshot=on")
+    assert "Could not get temporary filename in /no/such/folder: No such file or directory" in found
+
+
+async def test_what_is_read_is_kept(tmp_path: Path) -> None:
+    """copy-on-read=on: the filter is not what query-block shows, and what was read is in the image."""
+    if shutil.which("qemu-img") is None:
+        pytest.skip("qemu-utils is not installed")
+    (tmp_path / "base.img").write_bytes(b"b" * MIB)
+    path = tmp_path / "over.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.img", "-F", "raw", path], check=True)
+    made = machine("-drive", f"file={path},if=none,id=d,copy-on-read=on")
+    await made.open()
+    try:
+        disk = made.drives.backends["d"]
+        assert await disk.read(0, 512) == b"b" * 512
+        assert disk.node.implicit
+    finally:
+        made.close()
+    (tmp_path / "base.img").write_bytes(bytes(MIB))
+    out = tmp_path / "out.img"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", path, out], check=True)
+    assert out.read_bytes()[:65536] == b"b" * 65536
 
 
 async def test_names_do_not_collide(image: Path) -> None:
