@@ -56,7 +56,7 @@ async def open_netdev(options: Options, context: NetContext) -> StreamNetdev | D
 async def _open_stream(options: Options, context: NetContext) -> StreamNetdev:
     listens = options.listen is not None
     address = parse_host_port("listen" if listens else "connect", options.listen or options.connect or "")
-    netdev = StreamNetdev(context, address)
+    netdev = StreamNetdev(context, address, tells=False)
     try:
         if listens:
             await netdev.listen()
@@ -83,7 +83,7 @@ def _open_fd(fd: str, context: NetContext) -> StreamNetdev | DgramNetdev:
     if sock.type != socket.SOCK_STREAM:
         sock.close()
         refuse(f"fd={fd} is neither a stream nor a datagram socket")
-    netdev = StreamNetdev(context, FdAddress(fd))
+    netdev = StreamNetdev(context, FdAddress(fd), tells=False)
     try:
         netdev.take(sock, FdAddress(fd))
     except BaseException:

@@ -37,12 +37,13 @@ class Options:
 class StreamNetdev:
     """One connection at a time. Reactor thread only."""
 
-    def __init__(self, context: NetContext, address: Address, reconnect_ms: int = 0) -> None:
+    def __init__(self, context: NetContext, address: Address, reconnect_ms: int = 0, *, tells: bool = True) -> None:
         self.port = SocketPort(context.io())
         self.port.on_end = self._ended
         self.summary = "connecting"
         self._address = address
         self._reconnect_ms = reconnect_ms
+        self._tells = tells  # clients of the monitor, of connections
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._listener: Listener | None = None
@@ -72,7 +73,7 @@ class StreamNetdev:
         """A connection is there."""
         self.port.attach(sock)
         self.summary = describe(peer)
-        self._context.log.event("NETDEV_STREAM_CONNECTED", netdev_id=self._context.id, addr=as_member(peer))
+        self._tell("CONNECTED", addr=as_member(peer))
 
     def close(self) -> None:
         """End the connection, and stop to listen and to connect."""
@@ -117,13 +118,17 @@ class StreamNetdev:
             self._timer = self._loop.call_later(self._reconnect_ms / 1000, self.connect)
 
     def _ended(self, why: OSError | None) -> None:
-        self._context.log.event("NETDEV_STREAM_DISCONNECTED", netdev_id=self._context.id)
+        self._tell("DISCONNECTED")
         self._context.log.info("netdev %s: disconnected: %s", self._context.id, why or "by the other side")
         self.summary = "disconnected"
         if self._listener is not None:
             self._accept_again()
         else:
             self._again()
+
+    def _tell(self, what: str, **data: object) -> None:
+        if self._tells:
+            self._context.log.event(f"NETDEV_STREAM_{what}", netdev_id=self._context.id, **data)
 
     def _accept_again(self) -> None:
         if self._listener is not None:

@@ -183,14 +183,14 @@ class JobStatusChange(Record):
 
 
 class NetdevStreamConnected(Record):
-    """The connection of a `stream` or `socket` back end is there."""
+    """The connection of a `stream` back end is there."""
 
     netdev_id: str
     addr: SocketAddress
 
 
 class NetdevStreamDisconnected(Record):
-    """The connection of a `stream` or `socket` back end is over."""
+    """The connection of a `stream` back end is over."""
 
     netdev_id: str
 

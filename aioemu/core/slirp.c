@@ -384,6 +384,7 @@ core_port *core_slirp_new(const core_slirp_options *options, core_io *io, int *e
     queue_init(&s->outbox);
     s->io = io;
     s->epoll = -1;
+    core_slirp_guard_init(&s->guard);
     *error = start(s, options);
     if (*error < 0) {
         slirp_destroy(&s->port);

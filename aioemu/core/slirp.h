@@ -86,7 +86,8 @@ int core_slirp_open(struct slirp_library *library);
 
 /* slirp_guard.c */
 enum {
-    GUARD_SOCKETS = 512,   /* host descriptors that a guest's connections may hold: half of what a process may have */
+    GUARD_SOCKETS = 512,   /* host descriptors that a guest's flows may hold: more than a desktop has; */
+    GUARD_SHARE = 4,       /* and at most this part of what the process may have */
     GUARD_DATAGRAMS = 16,  /* that are put together from fragments at a time: 1 MiB in all */
     GUARD_STRANGERS = 256, /* frames a second from addresses that never said where they are: the answers wait 1 s */
     GUARD_NEIGHBOURS = 16, /* addresses whose place the library remembers (its ARP and its NDP table) */
@@ -94,7 +95,9 @@ enum {
 };
 
 struct core_slirp_guard {
-    int sockets; /* that the library has now */
+    int sockets, sockets_max; /* that the library has now, and may have */
+    int high_fd;              /* a descriptor with this number: the process has few left */
+    int64_t crowded_until_ns; /* so long no flow is opened, because of that */
     int64_t strangers_since_ns;
     uint32_t strangers;
     uint8_t known4[GUARD_NEIGHBOURS][4], known6[GUARD_NEIGHBOURS][16];
@@ -105,6 +108,10 @@ struct core_slirp_guard {
  * drop it (a core_drop). */
 enum { GUARD_PASS = -1, GUARD_FRAGMENT = -2 };
 int core_slirp_guard(struct core_slirp_guard *g, uint8_t *frame, uint32_t size, int64_t now_ns);
+
+void core_slirp_guard_init(struct core_slirp_guard *g);
+/* The library has a descriptor more. */
+void core_slirp_guard_opened(struct core_slirp_guard *g, int fd, int64_t now_ns);
 
 /* slirp_fragments.c */
 #define GUARD_DATAGRAM_NS 30000000000LL /* how long the rest may take (RFC 1122, 3.3.2: 60 s at most) */

@@ -4,7 +4,9 @@
  * (by ARP or NDP) who should get it. Here are the bounds. And its handling of urgent data reads outside its buffer
  * (CVE-2026-9539, in every version before 4.9.2): urgent data becomes ordinary data. Offsets are of the frame.
  */
+#include <limits.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "slirp.h"
 
@@ -83,8 +85,9 @@ static void calm(uint8_t *tcp) {
 }
 
 /* What is inside an IP packet: only what opens a flow costs a socket, but of UDP and ICMP that cannot be told. */
-static int guard_payload(const struct core_slirp_guard *g, uint32_t protocol, uint8_t *data, uint32_t size) {
-    bool full = g->sockets >= GUARD_SOCKETS;
+static int guard_payload(const struct core_slirp_guard *g, uint32_t protocol, uint8_t *data, uint32_t size,
+                         int64_t now_ns) {
+    bool full = g->sockets >= g->sockets_max || now_ns < g->crowded_until_ns;
     if (protocol != IPPROTO_TCP) {
         return full && protocol != IPPROTO_ICMPV6 ? CORE_DROP_QUEUE_FULL : GUARD_PASS;
     }
@@ -111,7 +114,7 @@ static int guard_ip4(struct core_slirp_guard *g, uint8_t *frame, uint32_t size, 
     if (fragment) { /* more to come, or an offset */
         return GUARD_FRAGMENT;
     }
-    return guard_payload(g, ip[9], ip + header, total - header);
+    return guard_payload(g, ip[9], ip + header, total - header, now_ns);
 }
 
 static int guard_ip6(struct core_slirp_guard *g, uint8_t *frame, uint32_t size, int64_t now_ns) {
@@ -130,7 +133,22 @@ static int guard_ip6(struct core_slirp_guard *g, uint8_t *frame, uint32_t size, 
     if (!stranger_may(g, g->known6[0], ip + 8, 16, now_ns)) {
         return CORE_DROP_FILTERED;
     }
-    return guard_payload(g, next, ip + IP6_SIZE, payload);
+    return guard_payload(g, next, ip + IP6_SIZE, payload, now_ns);
+}
+
+void core_slirp_guard_init(struct core_slirp_guard *g) {
+    struct rlimit limit;
+    bool known = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < INT_MAX;
+    int most = known ? (int)limit.rlim_cur : INT_MAX;
+    g->sockets_max = most / GUARD_SHARE < GUARD_SOCKETS ? most / GUARD_SHARE : GUARD_SOCKETS;
+    g->high_fd = most - most / GUARD_SHARE;
+}
+
+void core_slirp_guard_opened(struct core_slirp_guard *g, int fd, int64_t now_ns) {
+    g->sockets++;
+    if (fd >= g->high_fd) { /* numbers are given out from below */
+        g->crowded_until_ns = now_ns + SECOND_NS;
+    }
 }
 
 int core_slirp_guard(struct core_slirp_guard *g, uint8_t *frame, uint32_t size, int64_t now_ns) {

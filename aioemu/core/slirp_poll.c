@@ -51,7 +51,9 @@ void core_slirp_register(int fd, void *opaque) {
     struct slirp_watch *watch = watch_of(s, fd);
     if (watch) {
         forget(s, watch, fd); /* of another socket that had the number */
-        s->guard.sockets += !watch->registered;
+        if (!watch->registered) {
+            core_slirp_guard_opened(&s->guard, fd, core_monotonic_ns());
+        }
         watch->registered = true;
     }
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -150,6 +151,34 @@ async def test_connections_beyond_the_limit_are_not_opened(guest: Guest) -> None
 
         assert 0 < netdev.sockets <= SOCKETS_MAX + 1
         assert len(list(Path("/proc/self/fd").iterdir())) < SOCKETS_MAX + 200
+
+
+async def test_a_process_that_runs_out_of_descriptors_keeps_some(open_back_end: Callable[..., Any]) -> None:
+    """Several guests that open what they can: the process still opens files, and goes on when they have gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+            sink.bind(("127.0.0.1", 0))
+            stacks = []
+            for number in range(6):
+                stack = Stack()
+                stack.box.join((await open_back_end("user", f"n{number}")).port)
+                stack.announce()
+                stacks.append(stack)
+            for flow in range(300):
+                for stack in stacks:
+                    packet = udp((stack.address, 10_000 + flow), (GATEWAY, sink.getsockname()[1]), b"x")
+                    await push(stack, ether(IPV4, packet))
+
+            for stack in stacks:
+                await alive(stack)
+            highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+            assert 200 < highest < 350
+            for stack in stacks:
+                stack.box.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_answers_to_unknown_neighbours_are_bounded(guest: Guest) -> None:
