@@ -21,3 +21,6 @@ void core_throttle_leave(core_throttle_member *m);
 int64_t core_throttle_take(core_throttle_member *m, int is_write, uint64_t bytes, int64_t now_ns);
 /* What waited in this direction does not any more. */
 void core_throttle_give_up(core_throttle_member *m, int is_write);
+
+/* tablerun.c */
+uint32_t core_run_length(const uint64_t *entries, uint32_t at, uint32_t end, uint64_t step);

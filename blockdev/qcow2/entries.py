@@ -9,6 +9,7 @@ from array import array
 from enum import Enum
 from typing import Final, NamedTuple
 
+from aioemu._core import ffi, lib
 from aioemu.blockdev.qcow2.header import Header
 
 COPIED: Final = 1 << 63
@@ -41,6 +42,11 @@ class Run(NamedTuple):
     length: int
     host: int = 0
     owned: bool = False
+
+
+def run_length(entries: array[int], at: int, end: int, step: int) -> int:
+    """How many entries from (at) on, up to (end), each are (step) more than the one before."""
+    return int(lib.core_run_length(ffi.from_buffer("uint64_t[]", entries), at, end, step))
 
 
 class Layout:
@@ -91,20 +97,17 @@ class Layout:
         kind = self.classify(entry)
         inside = offset & self.mask
         end = min(index + (inside + limit + self.mask >> self.bits), len(entries))
-        at = index + 1
         if kind is Kind.DATA:
-            step, wanted = self.cluster, entry + self.cluster
-            while at < end and entries[at] == wanted:
-                at += 1
-                wanted += step
-            length = min((at - index << self.bits) - inside, limit)
+            found = run_length(entries, index, end, self.cluster)
+            length = min((found << self.bits) - inside, limit)
             return Run(kind, length, (entry & OFFSET_MASK) + inside, bool(entry & COPIED))
-        if kind is Kind.NONE:
-            while at < end and not entries[at]:
-                at += 1
-        elif kind is Kind.ZERO:  # preallocated ones apart from those that have no place
-            placed = bool(entry & OFFSET_MASK)
-            while at < end and self.classify(entries[at]) is kind and bool(entries[at] & OFFSET_MASK) == placed:
+        placed = bool(entry & OFFSET_MASK)
+        if kind is Kind.NONE or (kind is Kind.ZERO and not placed):
+            at = index + run_length(entries, index, end, 0)
+        else:
+            at = index + 1
+        if kind is Kind.ZERO and placed:  # preallocated ones apart from those that have no place
+            while at < end and self.classify(entries[at]) is kind and entries[at] & OFFSET_MASK:
                 at += 1
         return Run(kind, min((at - index << self.bits) - inside, limit), entry)
 

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import block, boot, cycles, density, links, net, qmp, registers, start, tcg, wire
+from tests.bench import block, boot, cycles, density, links, net, qcow2, qmp, registers, start, tcg, wire
 from tests.bench.harness import Bench, Figure, Options, UnavailableError, host
 
 BENCHES: dict[str, Bench] = {
@@ -25,6 +25,7 @@ BENCHES: dict[str, Bench] = {
     "cycles": cycles.bench,
     "boot": boot.bench,
     **block.BENCHES,
+    **qcow2.BENCHES,
     **net.BENCHES,
     "links": links.bench,
     "wire": wire.bench,
