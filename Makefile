@@ -31,9 +31,10 @@ core: venv ## compile what changed in aioemu/core, and byte code as an installed
 engine: venv ## build and install the patched CPU engine of -accel tcg (cached by content)
 	@test ! -f engine/pyproject.toml || { .ci/need $(PACKAGES_ENGINE) && .ci/engine $(VENV); }
 
-demo: core engine ## boot Debian's stock kernel, run a few commands in it, use a disk over a reboot, power off
+demo: core engine ## boot Debian's stock kernel, run a few commands in it, use a disk over a reboot; two guests on a link
 	@.ci/need $(PACKAGES_GUEST)
 	@$(BIN)/python examples/demo.py $(ARGS)
+	@$(BIN)/python examples/demo_network.py
 
 run: core engine ## the same guest with an interactive console (Ctrl-A x leaves)
 	@.ci/need $(PACKAGES_GUEST)

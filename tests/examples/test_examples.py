@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,18 @@ def test_scapy_peer() -> None:
     output = run("examples/scapy_peer.py")
     assert "round-trip" in output
     assert output.count("echo-request") == 3
+
+
+@pytest.mark.guest
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("board", ["microvm", "q35"])
+def test_demo_network(board: str) -> None:
+    """examples/demo_network.py: two guests on a link that is impaired, captured and cut, and their ways to the host."""
+    output = run("examples/demo_network.py", "--machine", board, limit_s=200)
+
+    assert "ping before, during and after" in output
+    assert "carrier, link down and up again    0, 1" in output
+    assert "hello from the host" in output
+    if os.geteuid() == 0:
+        assert "hello from the namespace" in output
