@@ -57,6 +57,7 @@ void blk_release(struct blk_req *r) {
 
 void blk_settle(struct core_blk *b) {
     blk_submit(b);
+    b->unsettled = 0;
     for (uint32_t i = 0; i < b->queue_count; i++) {
         if (b->queues[i].unflushed) {
             b->queues[i].unflushed = false;
@@ -102,7 +103,7 @@ static bool serve_queue(struct blk_queue *q) {
         if (!serve(q, &info)) {
             break;
         }
-        if (n % BLK_BATCH == 0) {
+        if (n % BLK_BATCH == 0 || b->unsettled >= BLK_BATCH_BYTES) {
             blk_settle(b);
         }
     }

@@ -13,15 +13,16 @@
 enum {
     BLK_SECTOR = 512,
     BLK_HEADER = 16,
-    BLK_ID = 20,             /* bytes of a serial number */
-    BLK_EXTENTS = 16384,     /* remembered at most: 640 KiB for a disk */
-    BLK_ASK_PIECE = 1 << 20, /* bytes that go through Python at once */
-    BLK_ERRORS = 16,         /* not yet told; more of them are counted only */
-    BLK_THREADS = 8,         /* that block for one disk at most */
-    BLK_BATCH = 16,          /* requests after which the driver sees what is done */
-    BLK_IOV = 1024,          /* pieces of one call (IOV_MAX) */
-    BLK_LIMITS = 8,          /* throttle groups of one disk */
-    BLK_RING = 128,          /* places of an io_uring */
+    BLK_ID = 20,               /* bytes of a serial number */
+    BLK_EXTENTS = 16384,       /* remembered at most: 640 KiB for a disk */
+    BLK_ASK_PIECE = 1 << 20,   /* bytes that go through Python at once */
+    BLK_ERRORS = 16,           /* not yet told; more of them are counted only */
+    BLK_THREADS = 8,           /* that block for one disk at most */
+    BLK_BATCH = 16,            /* requests after which the driver sees what is done */
+    BLK_BATCH_BYTES = 1 << 16, /* the same in bytes: it works on them while the next are copied */
+    BLK_IOV = 1024,            /* pieces of one call (IOV_MAX) */
+    BLK_LIMITS = 8,            /* throttle groups of one disk */
+    BLK_RING = 128,            /* places of an io_uring */
 };
 
 enum blk_type {
@@ -136,6 +137,7 @@ struct core_blk {
     uint32_t error_count;
     int ask_fd;
     int64_t now_ns;
+    uint64_t unsettled; /* bytes done that the driver has not seen yet */
     core_blk_counts counts;
     /* what runs elsewhere */
     bool use_uring, has_uring;
@@ -148,6 +150,7 @@ int blk_parse(struct blk_req *r, const core_vchain_info *info, const struct core
 /* blk_run.c */
 void blk_start(struct blk_req *r);
 void blk_continue(struct blk_req *r);
+void blk_advance(struct blk_req *r, uint64_t size);
 void blk_resume(struct blk_req *r);               /* go on with it after it was held */
 void blk_done(struct blk_req *r, int64_t result); /* what ran elsewhere */
 void blk_fail(struct blk_req *r, int error);

@@ -173,14 +173,23 @@ static void copy_in(struct blk_req *r, const uint8_t *data, uint64_t size) {
     }
 }
 
+/* What Python has changed may have another place now. */
+static void forget_changed(const struct blk_req *r) {
+    struct core_blk *b = r->blk;
+    const struct blk_extent *e = r->ask == CORE_BLK_ASK_WRITE ? blk_find(b, r->offset + r->done) : NULL;
+    bool passes = e && e->kind == CORE_BLK_ANY; /* and goes on passing through Python */
+    bool writes = r->ask == CORE_BLK_ASK_WRITE || r->ask == CORE_BLK_ASK_DISCARD || r->ask == CORE_BLK_ASK_ZERO;
+    if (writes && !passes) {
+        b->voids++;
+        blk_forget(b, r->offset + r->done, r->offset + r->done + r->asked_size);
+    }
+}
+
 /* Whether all that was asked for is done now: else the request goes on to its next piece. */
 static bool is_all(struct blk_req *r) {
     switch (r->ask) {
     case CORE_BLK_ASK_READ:
-    case CORE_BLK_ASK_WRITE:
-        r->done += r->asked_size;
-        r->allocated = false;
-        return false;
+    case CORE_BLK_ASK_WRITE: blk_advance(r, r->asked_size); return false;
     case CORE_BLK_ASK_EXTENT: return false;
     case CORE_BLK_ASK_FLUSH: return true;
     default: return !atomic_load(&r->blk->writethrough) || (r->flushing = true, false);
@@ -206,6 +215,7 @@ int core_blk_answer(core_blk *b, uint64_t id, int error, const uint8_t *data, ui
             copy_in(r, data, size);
         }
         r->state = BLK_RUNNING;
+        forget_changed(r);
         if (is_all(r)) {
             blk_finish(r, BLK_OK);
         } else {

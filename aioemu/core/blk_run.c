@@ -70,6 +70,12 @@ static int64_t next_piece(struct blk_req *r) {
     return (int64_t)size;
 }
 
+/* So many more bytes are done. */
+void blk_advance(struct blk_req *r, uint64_t size) {
+    r->done += size;
+    r->allocated = r->allocated && size == 0;
+}
+
 void blk_continue(struct blk_req *r) {
     r->state = BLK_RUNNING;
     while (!r->flushing && r->done < r->length) {
@@ -80,8 +86,7 @@ void blk_continue(struct blk_req *r) {
         if (rc <= 0) {
             return;
         }
-        r->done += (uint64_t)rc;
-        r->allocated = false;
+        blk_advance(r, (uint64_t)rc);
     }
     if (r->flushing || (r->type == BLK_WRITE && atomic_load_explicit(&r->blk->writethrough, memory_order_relaxed))) {
         flush(r);
@@ -118,8 +123,7 @@ void blk_done(struct blk_req *r, int64_t result) {
         blk_fail(r, (int)-result);
         return;
     }
-    r->done += (uint64_t)result;
-    r->allocated = r->allocated && result == 0;
+    blk_advance(r, (uint64_t)result);
     blk_continue(r);
 }
 
@@ -150,6 +154,7 @@ void blk_fail(struct blk_req *r, int error) {
 
 static void count(struct core_blk *b, const struct blk_req *r) {
     uint32_t kind = r->type == BLK_READ ? 0 : r->type == BLK_WRITE ? 1 : r->type == BLK_FLUSH ? 2 : 3;
+    b->unsettled += r->length;
     b->counts.ops[kind]++;
     b->counts.bytes[kind] += r->length;
     b->counts.ns[kind] += (uint64_t)b->now_ns - r->started_ns;
