@@ -13,19 +13,20 @@ import mmap
 import os
 import stat
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Generic, TypeVar
 
 from aioemu._core import lib
 from aioemu.blockdev.imagelock import ImageLock, can_lock
+from aioemu.blockdev.newfile import ZEROES, FileCreateOptions, create_file
 from aioemu.blockdev.node import SECTOR, SIZE_LIMIT, Creator, Extent, ExtentKind, Node, Opener
-from aioemu.blockdev.options import NodeOptions, choice, number, size, text
+from aioemu.blockdev.options import NodeOptions, choice, number, text
 from aioemu.blockdev.permissions import Permission
 from aioemu.errors import ConfigError, HostError
 
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
 ALIGNMENTS = (1, 512, 4096)  # of O_DIRECT, the first that the host takes
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENODEV, errno.ENOSYS, errno.EINVAL)
-ZEROES = bytes(1 << 20)  # written at a time where the host cannot zero a range itself
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,15 +37,6 @@ class FileOptions(NodeOptions):
     locking: str = choice(("on", "off", "auto"), "auto")
     aio: str = choice(("threads", "native", "io_uring"), "threads")
     aio_max_batch: int = number(0, 0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FileCreateOptions:
-    """`blockdev-create` of a file."""
-
-    filename: str = text()
-    size: int = size()
-    preallocation: str = choice(("off", "falloc", "full"), "off")
 
 
 T = TypeVar("T", bound=FileOptions)
@@ -62,7 +54,8 @@ class HostFile(Node[T], Generic[T]):
         self._end = 0  # of what the file has; `size` is in whole sectors, as devices see it
         self._discards = [0, 0, 0]  # done, not done, bytes
         self._lock: ImageLock | None = None
-        self._calls: set[asyncio.Future[Any]] = set()
+        self._threads: ThreadPoolExecutor | None = None
+        self._calls: set[Future[Any]] = set()
         self._flush_failed = False
         self._open_file: Callable[[str, int], int] = os.open
         self._unaligned = asyncio.Lock()  # a part of a block is written by one at a time
@@ -79,7 +72,8 @@ class HostFile(Node[T], Generic[T]):
                 "aio=native was specified, but it requires cache.direct=on, which was not specified.", "aio"
             )
         self._open_file = graph.open_file
-        self.fd = await self._call(self._open_fd, not self.read_only)
+        self._threads = graph.threads
+        await self._call(self._open_first)
         self.check_kind(os.fstat(self.fd))
         if self.options.locking == "on" or (self.options.locking == "auto" and can_lock(self.fd)):
             self._lock = ImageLock(self.fd, self.filename)
@@ -87,6 +81,10 @@ class HostFile(Node[T], Generic[T]):
         self.size = _whole_sectors(self._end)
         if self.options.cache.direct:
             self.request_alignment = await self._call(_probe_alignment, self.fd)
+
+    def _open_first(self) -> None:
+        """On another thread, which may be done when nobody waits for it any more: `close` finds the descriptor."""
+        self.fd = self._open_fd(not self.read_only)
 
     def check_kind(self, status: os.stat_result) -> None:
         """ConfigError when what was opened is not this driver's."""
@@ -98,8 +96,10 @@ class HostFile(Node[T], Generic[T]):
         return os.fstat(self.fd).st_size
 
     async def close(self) -> None:
-        if self._calls and not self.blocking:
-            await asyncio.wait(self._calls)
+        if self.blocking:
+            wait(tuple(self._calls))
+        elif self._calls:
+            await asyncio.wait([asyncio.wrap_future(call) for call in tuple(self._calls)])
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -233,10 +233,11 @@ class HostFile(Node[T], Generic[T]):
         """Run a call on another thread; `close` waits for it, whoever gave up waiting meanwhile."""
         if self.blocking:
             return self._named(call, *args)
-        future = asyncio.get_running_loop().run_in_executor(None, self._named, call, *args)
+        assert self._threads is not None
+        future = self._threads.submit(self._named, call, *args)
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
-        return await asyncio.shield(future)
+        return await asyncio.shield(asyncio.wrap_future(future))
 
     def _named(self, call: Callable[..., R], *args: Any) -> R:
         """Make a call; its error names the file."""
@@ -269,7 +270,9 @@ class HostFile(Node[T], Generic[T]):
 
     def _read_aligned(self, offset: int, size: int) -> bytes:
         start, end = self._around(offset, size)
-        with mmap.mmap(-1, max(end - start, 1)) as block:
+        if start == end:
+            return b""
+        with mmap.mmap(-1, end - start) as block:
             got = _fill(self.fd, block, start)
             if start + got < min(offset + size, self._end):
                 raise OSError(errno.EIO, "the file has become shorter")
@@ -277,7 +280,9 @@ class HostFile(Node[T], Generic[T]):
 
     def _write_aligned(self, offset: int, data: memoryview) -> None:
         start, end = self._around(offset, len(data))
-        with mmap.mmap(-1, max(end - start, 1)) as block:
+        if start == end:
+            return
+        with mmap.mmap(-1, end - start) as block:
             if start != offset or end != offset + len(data):
                 _fill(self.fd, block, start)
             block[offset - start : offset - start + len(data)] = data
@@ -334,34 +339,12 @@ class FileNode(HostFile[FileOptions]):
     @classmethod
     async def create(cls, graph: Creator, given: FileCreateOptions, progress: Any) -> None:
         """Make the file, or empty it; a file that a running guest has is locked, and stays as it is."""
-        call = asyncio.get_running_loop().run_in_executor(None, _create, given)
+        call = asyncio.get_running_loop().run_in_executor(None, create_file, given)
         try:
             await asyncio.shield(call)
         except asyncio.CancelledError:
             await asyncio.wait([call])
             raise
-
-
-def _create(given: FileCreateOptions) -> None:
-    filename = given.filename.removeprefix("file:")
-    try:
-        fd = os.open(filename, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if can_lock(fd):
-                used = Permission.WRITE | Permission.RESIZE
-                ImageLock(fd, filename).take(used, Permission.ALL & ~Permission.RESIZE)
-            os.ftruncate(fd, 0)
-            os.ftruncate(fd, given.size)
-            if given.preallocation == "falloc":
-                os.posix_fallocate(fd, 0, given.size)
-            elif given.preallocation == "full":
-                for at in range(0, given.size, len(ZEROES)):
-                    os.pwrite(fd, memoryview(ZEROES)[: given.size - at], at)
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-    except OSError as exc:
-        raise HostError(f"Could not create '{filename}'", exc.errno) from exc
 
 
 def _whole_sectors(size: int) -> int:

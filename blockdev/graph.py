@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aioemu.blockdev.node import Node, Parent
@@ -21,6 +22,7 @@ from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError, EmuError
 
 NAME_LIMIT = 31  # characters of a node's name, as QEMU's
+THREADS = 8  # that calls of one machine's disks may block at a time
 DEPTH_LIMIT = 128  # nodes on top of each other: longer chains of backing files are loops or attacks
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
 Given = Mapping[str, Any]
@@ -39,10 +41,18 @@ class Graph:
         self._depth: dict[Node[Any], int] = {}
         self._made = 0
         self.lock = asyncio.Lock()
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def warn(self) -> Callable[..., None]:
         return self._warn
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """Where calls of this machine's disks go that may block."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="block")
+        return self._threads
 
     # ---- by name -----------------------------------------------------------------------------------------------------
 
@@ -305,6 +315,9 @@ class Graph:
                     await self.release(node)
                 except EmuError as exc:
                     errors.append(exc)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
         if errors:
             raise errors[0]
 

@@ -18,6 +18,7 @@ from aioemu.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from concurrent.futures import ThreadPoolExecutor
 
     from aioemu.blockdev.throttle import Throttles
 
@@ -84,6 +85,10 @@ class Opener(Protocol):
     @property
     def open_file(self) -> Callable[[str, int], int]:
         """Open a file of the host, or `/dev/fdset/N`: as os.open. Any thread."""
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """Where calls go that may block: the disks of one machine share them, and no other's wait for them."""
 
     @property
     def throttles(self) -> Throttles:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aioemu.blockdev.file import FileCreateOptions, FileNode
+from aioemu.blockdev.file import FileNode
+from aioemu.blockdev.newfile import FileCreateOptions
 from aioemu.blockdev.node import Creator, Node
 from aioemu.blockdev.options import NOT_GIVEN, anything, child, choice, flag, number, read_options, size, text
 from aioemu.blockdev.permissions import Permission

@@ -136,6 +136,33 @@ async def test_closing_waits_for_calls_that_nobody_waits_for(path: Path) -> None
     assert path.read_bytes() == bytes(SIZE)
 
 
+async def test_an_end_that_nobody_waits_for_waits_for_calls(path: Path) -> None:
+    """close_now blocks until a write that was begun is over: its descriptor's number must not be another file's."""
+    graph = Graph(lambda *words: None)
+    node = await graph.open({"driver": "file", "filename": str(path)})
+    task = asyncio.create_task(node.write(0, bytes(SIZE)))
+    await asyncio.sleep(0)  # it has begun
+    graph.close_now()
+    assert path.read_bytes() == bytes(SIZE)
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_open_that_is_cancelled_leaves_no_descriptor(path: Path) -> None:
+    """Whoever gives up while the host opens the file has nothing to close."""
+    graph = Graph(lambda *words: None)
+    for turns in range(6):
+        task = asyncio.create_task(graph.open({"driver": "file", "filename": str(path)}))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done = (await asyncio.gather(task, return_exceptions=True))[0]
+        if not isinstance(done, BaseException):
+            await graph.release(done)
+    assert not graph.nodes
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.resolve() == path]
+    await graph.close()
+
+
 async def test_read_only_refuses_writes(path: Path) -> None:
     """Nothing gets through a read-only node."""
     node = await opened(path, read_only=True)
