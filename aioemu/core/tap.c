@@ -3,6 +3,7 @@
  * A device that disappears takes the carrier and loses frames; it disturbs nothing else. */
 #include <errno.h>
 #include <linux/if_tun.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -25,6 +26,8 @@ enum {
     TAP_ROOM = CORE_NET_HDR_SIZE + CORE_FRAME_MAX,
     TAP_ARENA = 4 * TAP_ROOM, /* small frames lie close together, and four of the largest fit */
     TAP_ALIGN = 64,
+    LONG_NS = 100 * 1000,        /* an answer takes a tenth of it */
+    PAUSE_NS = 10 * 1000 * 1000, /* a few turns of the host's scheduler */
 };
 
 struct tap;
@@ -39,6 +42,7 @@ struct tap_queue {
     struct core_frame frames[TAP_BATCH];
     struct iovec iov[TAP_BATCH][2];
     int first, count; /* read, and not taken by the peer yet */
+    uint32_t writes_seen;
     /* any thread's */
     _Atomic bool full;  /* the host takes nothing now */
     _Atomic bool waits; /* the peer takes nothing now */
@@ -52,6 +56,8 @@ struct tap {
     uint32_t count;
     int news_fd; /* rung when the device is gone */
     _Atomic bool gone;
+    int64_t offer_ns;          /* the io context's: when the processor may be offered to others again */
+    _Atomic uint32_t writes;   /* batches so far */
     struct core_net_hdr plain; /* of frames that come without a header */
     struct tap_queue *queues;
 };
@@ -132,6 +138,31 @@ static bool tap_poll(struct core_io_source *s) {
     return done > 0;
 }
 
+/* Idle: who is to answer may wait for this very processor, so it has it first. Where strangers kept it for long instead,
+ * it is not offered for a while. */
+static void make_way(struct tap *t) {
+    int64_t now = core_monotonic_ns();
+    if (now >= t->offer_ns) {
+        sched_yield();
+        int64_t back = core_monotonic_ns();
+        t->offer_ns = back - now > LONG_NS ? back + PAUSE_NS : back;
+    }
+}
+
+/* Look, while the context has nothing else to do. */
+static bool tap_look(struct core_io_source *s) {
+    struct tap_queue *q = (struct tap_queue *)((uint8_t *)s - offsetof(struct tap_queue, source));
+    if (tap_poll(s)) {
+        return true;
+    }
+    uint32_t writes = atomic_load_explicit(&q->tap->writes, memory_order_relaxed);
+    if (writes == q->writes_seen) {
+        make_way(q->tap);
+    }
+    q->writes_seen = writes;
+    return false;
+}
+
 static bool tap_arm(struct core_io_source *s) {
     (void)s;
     return false; /* the descriptor says when there is something */
@@ -206,6 +237,7 @@ static int tap_deliver(struct core_port *port, uint32_t queue, const struct core
     while (done < count && write_one(q, &frames[done])) {
         done++;
     }
+    atomic_fetch_add_explicit(&t->writes, 1, memory_order_relaxed);
     return done;
 }
 
@@ -317,7 +349,7 @@ core_port *core_tap_new(const int *fds, uint32_t count, int vnet) {
         queues[i].index = i;
         queues[i].fd = fds[i];
         queues[i].arena = malloc(TAP_ARENA);
-        queues[i].source = (struct core_io_source){.fd = fds[i], .ready = tap_ready, .poll = tap_poll, .arm = tap_arm};
+        queues[i].source = (struct core_io_source){.fd = fds[i], .ready = tap_ready, .poll = tap_look, .arm = tap_arm};
         ok = ok && queues[i].arena;
     }
     if (!ok) {
