@@ -122,7 +122,7 @@ class Log:
     def error(self, message: str, *args: object) -> None:
         self._say(logging.ERROR, message, args)
 
-    def event(self, name: str, **fields: object) -> None:
+    def event(self, name: str, /, **fields: object) -> None:
         """Record that (name) happened; printed too where this area is at level info."""
         if self.events is not None:
             event = self.events.record(self.machine, self.area, name, fields)

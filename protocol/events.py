@@ -202,6 +202,13 @@ class DumpCompleted(Record):
     error: str | None = None
 
 
+class NicRxFilterChanged(Record, kw_only=True):
+    """What a card's driver wants to receive has changed; told once, until query-rx-filter was asked."""
+
+    name: str | None = None
+    path: str
+
+
 EVENTS: tuple[EventClass, ...] = (
     EventClass("SHUTDOWN", Shutdown),
     EventClass("POWERDOWN", Powerdown),
@@ -220,6 +227,7 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
     EventClass("BLOCK_IO_ERROR", BlockIoError, needs=("drives",)),
     EventClass("JOB_STATUS_CHANGE", JobStatusChange, needs=("drives",)),
+    EventClass("NIC_RX_FILTER_CHANGED", NicRxFilterChanged, needs=("nics",)),
     EventClass("NETDEV_STREAM_CONNECTED", NetdevStreamConnected, needs=("nics",)),
     EventClass("NETDEV_STREAM_DISCONNECTED", NetdevStreamDisconnected, needs=("nics",)),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from aioemu.config.grammar import did_you_mean
-from aioemu.errors import ConfigError, EmuError
+from aioemu.errors import ConfigError
 from aioemu.log import Log
 from aioemu.machine.net_chardevs import chardev_opener
 from aioemu.machine.nic_options import NicPlan, plan_nics
@@ -50,6 +50,7 @@ class Nic:
         self.io = io  # the context that its work is done in
         self.port: Port = Port(card.port, card, owned=False)
         self.back_end: BackEnd | None = None
+        self.tells_filter = True  # of the next change of what its driver wants to receive
 
     @property
     def mac(self) -> str:
@@ -159,6 +160,7 @@ class Nics:
             back_end.netdev.port.drive(nic.io)
             nic.port.join(back_end.netdev.port)
             nic.back_end, back_end.nic = back_end, nic
+        nic.card.on_filter = lambda: self._filter_changed(nic)
         self.cards.append(nic)
 
     def remove_card(self, nic: Nic) -> None:
@@ -177,7 +179,7 @@ class Nics:
         elif name in self.back_ends:
             self.back_ends[name].netdev.port.set_up(up)
         else:
-            raise EmuError(f"Device '{name}' not found")
+            raise ConfigError(f"Device '{name}' not found")
 
     def hold(self, on: bool) -> None:
         """The machine stands still, or goes on."""
@@ -197,6 +199,13 @@ class Nics:
         if back_end.nic is not None:
             back_end.nic.back_end, back_end.nic = None, None
             back_end.netdev.port.drive(self._reactor_io())
+
+    def _filter_changed(self, nic: Nic) -> None:
+        """Told once, until somebody asks what it is now: a driver may change it as often as it likes."""
+        if nic.tells_filter:
+            nic.tells_filter = False
+            path = f"/machine/peripheral/{nic.name}/virtio-backend"
+            self._log.event("NIC_RX_FILTER_CHANGED", name=nic.name, path=path)
 
     def _find_port(self, name: str) -> Port | None:
         found = self.back_ends.get(name)

@@ -13,7 +13,7 @@ from aioemu.config.grammar import Options
 from aioemu.devices.scancodes import key_numbers
 from aioemu.errors import MonitorError
 from aioemu.protocol.framing import encode
-from aioemu.protocol.hmp import usernet
+from aioemu.protocol.hmp import network, usernet
 from aioemu.protocol.hmp.memory import dump, number
 from aioemu.protocol.hmp.table import HmpCommand, Run, find, parameters
 
@@ -212,6 +212,7 @@ COMMANDS: tuple[HmpCommand, ...] = (
         ("getfd",),
     ),
     HmpCommand("help|?", "[cmd]", "show the help", _help, parameters("name:rest?")),
+    *network.COMMANDS,
     *usernet.COMMANDS,
     HmpCommand("info", "[subcommand]", "show various information about the system state", _info),
     HmpCommand(

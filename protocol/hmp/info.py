@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aioemu.protocol.hmp import usernet
+from aioemu.protocol.hmp import network, usernet
 from aioemu.protocol.hmp.block import block, blockstats
 from aioemu.protocol.hmp.table import HmpCommand, Run, parameters
 from aioemu.protocol.qom import root_of
@@ -171,6 +171,7 @@ INFO: tuple[HmpCommand, ...] = (
         needs=("registers", "vcpus"),
     ),
     HmpCommand("status", "", "show the current VM status (running|paused)", _status, qmp=("query-status",)),
+    network.INFO,
     usernet.INFO,
     HmpCommand("uuid", "", "show the current VM UUID", _uuid, qmp=("query-uuid",)),
     HmpCommand("version", "", "show the version", _version, qmp=("query-version",)),

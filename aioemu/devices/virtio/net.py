@@ -96,6 +96,11 @@ class VirtioNet(VirtioDevice):
         """What the driver sees of its link."""
         return bool(lib.core_net_link(self.net))
 
+    @property
+    def filters_vlans(self) -> bool:
+        """Only frames with tags that the driver named pass, besides those without."""
+        return bool(self.features & F_CTRL_VLAN)
+
     def announce(self) -> bool:
         """Ask the driver to announce its addresses; False when it does not know how."""
         if self.running and self.features & F_GUEST_ANNOUNCE and self.features & F_CTRL_VQ:
@@ -130,7 +135,7 @@ class VirtioNet(VirtioDevice):
             setattr(rules, name, self.modes >> bit & 1)
         rules.all_unicast |= self.unicast_overflow
         rules.all_multicast |= self.multicast_overflow
-        rules.vlan_filter = bool(self.features & F_CTRL_VLAN)
+        rules.vlan_filter = self.filters_vlans
         for name in ("mac", "unicast", "multicast", "vlans"):
             data = getattr(self, name)
             ffi.memmove(getattr(rules, name), data, len(data))
