@@ -30,6 +30,9 @@ const struct blk_extent *blk_find(const struct core_blk *b, uint64_t offset) {
 }
 
 static void drop(struct core_blk *b, uint32_t from, uint32_t to) {
+    if (from == to) {
+        return;
+    }
     memmove(b->extents + from, b->extents + to, (b->extent_count - to) * sizeof *b->extents);
     b->extent_count -= to - from;
 }
