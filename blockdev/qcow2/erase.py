@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
 
 class Eraser:
-    """Changes that take clusters away. `keep_places`: discarded clusters stay allocated, reading as zeros."""
+    """Changes that take clusters away. `keep_places`: discarded clusters stay allocated, reading as zeros.
 
-    def __init__(self, image: Image, keep_places: bool = False) -> None:
+    `changed` is told of each range before anything else can run: nobody may write to a cluster that will be given away.
+    """
+
+    def __init__(self, image: Image, changed: Callable[[int, int], None], keep_places: bool = False) -> None:
         self._image = image
+        self._changed = changed
         self.keep_places = keep_places
 
     @property
@@ -71,6 +75,7 @@ class Eraser:
             if make or image.l1.entries[number] & OFFSET_MASK:
                 table = await image.l2_for_change(number)
                 self._change(table, layout.index(start), layout.index(stop - 1) + 1, change)
+                self._changed(start, stop - start)
                 await asyncio.sleep(0)  # a table can be thousands of entries: others have their turn
             start = stop
 

@@ -21,11 +21,11 @@ from aioemu.blockdev.qcow2.facts import describe_image
 from aioemu.blockdev.qcow2.header import Header
 from aioemu.blockdev.qcow2.image import Image
 from aioemu.blockdev.qcow2.opening import open_data_file, read_header
-from aioemu.blockdev.qcow2.options import Qcow2Options, check_options, is_lazy, limits
+from aioemu.blockdev.qcow2.options import Qcow2Options, check_options, is_lazy, limits, refuse_corrupt
 from aioemu.blockdev.qcow2.repair import repair
 from aioemu.blockdev.qcow2.resize import check_resize, finish_growth, make_room, shrink
 from aioemu.blockdev.qcow2.write import Writer
-from aioemu.errors import ConfigError, HostError
+from aioemu.errors import HostError
 
 LOOK_AHEAD = 1024  # clusters of a run that one answer covers
 ZEROES = bytes(1 << 20)
@@ -74,8 +74,7 @@ class Qcow2Node(Node[Qcow2Options]):
     async def open(self, graph: Opener) -> None:
         header = await read_header(self.file)
         check_options(self.options, header)
-        if header.incompatible & fields.CORRUPT and not self.read_only:
-            raise ConfigError("qcow2: Image is corrupt; cannot be opened read/write")
+        refuse_corrupt(header, self.read_only)
         image = Image(self.filename or self.name, self.file, header, limits(self.options))
         image.tell_corrupt = lambda message, marked: graph.warn(
             "%s: Image is corrupt: %s%s", image.name, message, "; marked as corrupt" if marked else ""
@@ -101,7 +100,7 @@ class Qcow2Node(Node[Qcow2Options]):
         by_guest = self.options.discard == "unmap" if request is None else request
         image.allocator.discard_freed = {True: by_guest, False: self.options.pass_discard_other}
         self._writer = Writer(image, self.read, self._beneath)
-        self._eraser = Eraser(image, self.options.discard_no_unref)
+        self._eraser = Eraser(image, self._void, self.options.discard_no_unref)
 
     async def close(self) -> None:
         image, self._image = self._image, None
@@ -119,8 +118,7 @@ class Qcow2Node(Node[Qcow2Options]):
 
     def check_reopen(self, options: Qcow2Options) -> None:
         check_options(options, self.header)
-        if not options.read_only and self.header.incompatible & fields.CORRUPT:
-            raise ConfigError("qcow2: Image is corrupt; cannot be opened read/write")
+        refuse_corrupt(self.header, options.read_only)
 
     def wants(self, role: str, used: Permission, shared: Permission) -> tuple[Permission, Permission]:
         if role == "backing":
@@ -238,7 +236,7 @@ class Qcow2Node(Node[Qcow2Options]):
                     return Extent(offset, max(run.length & ~mask, cluster), ExtentKind.ASK)
                 else:
                     await self._writer.own(offset, size)
-                    self.changed(start, min(cluster, self.size - start))
+                    self._void(start, cluster)
 
     def _void_rest(self, low: int, high: int, told: Extent) -> None:
         """Void what got a place of zeros and is not in the answer; all of it, where others may hold it.
@@ -257,6 +255,11 @@ class Qcow2Node(Node[Qcow2Options]):
                 return False
             node = node.parents[0].parent
         return True
+
+    def _void(self, start: int, length: int) -> None:
+        """Whole clusters are elsewhere now."""
+        if start < self.size:
+            self.changed(start, min(length, self.size - start))
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
@@ -301,7 +304,7 @@ class Qcow2Node(Node[Qcow2Options]):
                 touched, done = cluster, await self._writer.own(offset, len(view), view)
             if run.kind is Kind.COMPRESSED:
                 self._decompressor.forget()
-            self.changed(start, min(touched, self.size - start))
+            self._void(start, touched)
             return done
 
     # ---- zeros and discards ------------------------------------------------------------------------------------------
@@ -316,7 +319,6 @@ class Qcow2Node(Node[Qcow2Options]):
                 await self._zero_part(image, offset, low)
             async with image.ranges.hold(low, high):
                 await self._eraser.zero(low, high, unmap, backed)
-                self.changed(low, min(high, self.size) - low)
             offset, size = high, offset + size - high
         if size > 0:
             await self._zero_part(image, offset, offset + size)
@@ -352,7 +354,6 @@ class Qcow2Node(Node[Qcow2Options]):
         async with image.ranges.hold(low, high):
             await self._eraser.discard(low, high, backed)
             self._decompressor.forget()
-            self.changed(low, min(high, self.size) - low)
 
     async def flush(self) -> None:
         if not self.read_only:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioemu.blockdev.options import NodeOptions, anything, child, flag, number, size
-from aioemu.blockdev.qcow2.header import LAZY_REFCOUNTS, Header
+from aioemu.blockdev.qcow2.header import CORRUPT, LAZY_REFCOUNTS, Header
 from aioemu.blockdev.qcow2.image import Limits
 from aioemu.errors import ConfigError
 
@@ -50,6 +50,12 @@ def check_options(options: Qcow2Options, header: Header) -> None:
     if isinstance(check, str) and check not in OVERLAP_CHECKS:
         raise ConfigError(f"Unsupported value '{check}' for qcow2 option 'overlap-check'", "overlap-check")
     limits(options)
+
+
+def refuse_corrupt(header: Header, read_only: bool) -> None:
+    """ConfigError when an image that contradicts itself is to be changed."""
+    if header.incompatible & CORRUPT and not read_only:
+        raise ConfigError("qcow2: Image is corrupt; cannot be opened read/write")
 
 
 def limits(options: Qcow2Options) -> Limits:

@@ -283,3 +283,61 @@ async def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             await open_memory(MemoryFile(content), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "given_back"),
+    [
+        ({"discard": "unmap"}, True),
+        ({}, False),
+        ({"pass_discard_request": True}, True),
+        ({"discard": "unmap", "pass_discard_request": False}, False),
+        ({"discard": "unmap", "discard_no_unref": True}, False),
+    ],
+    ids=str,
+)
+async def test_the_host_gets_back_what_was_discarded(tmp_path: Path, options: dict[str, Any], given_back: bool) -> None:
+    """As with QEMU: `discard=unmap`, or `pass-discard-request`, punches holes; `discard-no-unref` keeps clusters."""
+    path = make(tmp_path / "disk.qcow2", 8 * MIB)
+    async with opened(path, **options) as node:
+        await node.write(0, os.urandom(4 * MIB))
+        await node.flush()
+        used = path.stat().st_blocks
+        await node.discard(0, 2 * MIB)
+        await node.flush()
+        assert await node.read(0, 2 * MIB) == bytes(2 * MIB)
+        assert (path.stat().st_blocks <= used - 2 * MIB // 512) == given_back
+        await node.write(MIB, b"again" * 1000)
+        await node.flush()
+        assert await node.read(MIB, 5000) == b"again" * 1000
+        assert path.stat().st_size < 6 * MIB + 64 * MIB
+    check(path)
+    assert contents(path)[MIB : MIB + 5000] == b"again" * 1000
+
+
+async def test_a_full_host_is_an_error_and_nothing_else(tmp_path: Path) -> None:
+    """ENOSPC and a removed file: what was acknowledged stays, and the image goes on when there is room again."""
+    import resource
+
+    path = make(tmp_path / "disk.qcow2", 64 * MIB)
+    async with opened(path) as node:
+        await node.write(0, b"a" * MIB)
+        await node.flush()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            failed = 0
+            for at in range(MIB, 64 * MIB, MIB):
+                try:
+                    await node.write(at, b"b" * MIB)
+                except EmuError:
+                    failed += 1
+            assert failed
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+        await node.write(32 * MIB, b"c" * MIB)
+        assert await node.read(0, MIB) == b"a" * MIB
+    check(path)
+    assert contents(path)[32 * MIB : 33 * MIB] == b"c" * MIB
