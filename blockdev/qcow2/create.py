@@ -132,7 +132,8 @@ async def create_image(path: str | Path, size: int, **options: Any) -> None:
     given |= {"size": size, "file": {"driver": "file", "filename": str(path)}}
     graph = Graph(lambda *args: None)
     try:
-        await FileNode.create(graph, FileCreateOptions(filename=str(path), size=0), Progress())
+        if not Path(path).exists():  # noqa: ASYNC240 - one that is there is emptied when the options are known to be good
+            await FileNode.create(graph, FileCreateOptions(filename=str(path), size=0), Progress())
         await create(graph, read_options(Qcow2CreateOptions, given), Progress())
     finally:
         await graph.close()
