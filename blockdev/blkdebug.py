@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioemu.blockdev.node import SECTOR, Extent, ExtentKind, Node, Opener
-from aioemu.blockdev.options import NodeOptions, anything, child, choice, flag, number, read_options
+from aioemu.blockdev.options import NodeOptions, anything, child, choice, flag, number, read_options, text
+from aioemu.blockdev.patience import in_own_thread
 from aioemu.config.grammar import did_you_mean
+from aioemu.config.inifile import Group, read_groups
 from aioemu.errors import ConfigError, HostError
 
 READ, WRITE, ZEROES, DISCARD, FLUSH = IOTYPES = ("read", "write", "write-zeroes", "discard", "flush")
@@ -70,6 +72,7 @@ class BlkdebugOptions(NodeOptions):
     set_state: Any = anything()
     aioemu_faults: Any = anything()
     align: int = number(0, 0)
+    config: str | None = text(None)
 
 
 class BlkdebugNode(Node[BlkdebugOptions]):
@@ -94,6 +97,8 @@ class BlkdebugNode(Node[BlkdebugOptions]):
         return f"blkdebug::{self.file.filename}"
 
     async def open(self, graph: Opener) -> None:
+        if self.options.config is not None:  # a FIFO holds up this command alone
+            self._take_rules(await in_own_thread(lambda path: list(read_groups(path)), self.options.config))
         await super().open(graph)
         if self.options.align:
             if self.options.align & (self.options.align - 1):
@@ -101,6 +106,16 @@ class BlkdebugNode(Node[BlkdebugOptions]):
             self.request_alignment = max(self.request_alignment, self.options.align)
         self._opened_at = time.monotonic()
         self.debug_event("none")
+
+    def _take_rules(self, groups: list[Group]) -> None:
+        """The rules of a `config` file: groups called as the options are."""
+        for group in groups:
+            if group.name == "inject-error":
+                self.errors += _rules(group.name, ErrorRule, [dict(group.pairs)])
+            elif group.name == "set-state":
+                self.states += _rules(group.name, StateRule, [dict(group.pairs)])
+            else:
+                raise ConfigError(f"{group.where}: there is no group '{group.name}'", "config")
 
     def debug_event(self, event: str) -> None:
         state = self.state

@@ -181,6 +181,20 @@ class Dumper(Protocol):
         """Begin; what is returned does it and closes the descriptor. EmuError when it cannot be."""
 
 
+class PciPlace(Protocol):
+    """One PCI function as the guest has set it up (`pci_places()` lists them)."""
+
+    bus: int
+    slot: int
+    function: int
+    device: Any  # with `identity` and `pin`
+    name: str
+    description: str
+    irq: int
+    regions: Sequence[tuple[int, str, int, int, bool]]  # BAR, io/mem32/mem64, address or -1, size, prefetchable
+    behind: int | None
+
+
 class Keys(Protocol):
     """Fingers on the keyboard (attribute `keyboard`): keys by their set 1 numbers, bit 7 for those behind 0xE0."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -165,10 +165,25 @@ class Object(Type):
     """A struct or flat union."""
 
     record: type[Record]
-    members: list[Member] = field(default_factory=list)
-    tag: str | None = None
-    cases: dict[str, Object] = field(default_factory=dict)
     expected = "object"
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """Looked at when first needed: a type may be part of itself."""
+        return list(_members(self.record))
+
+    @property
+    def tag(self) -> str | None:
+        """The member that chooses the case of a union."""
+        return self.record.tag if issubclass(self.record, Union) else None
+
+    @cached_property
+    def cases(self) -> dict[str, Object]:
+        """What comes along for each value of the tag."""
+        if not issubclass(self.record, Union):
+            return {}
+        cases = self.record.cases() if callable(self.record.cases) else self.record.cases
+        return {str(case): object_of(each) for case, each in cases.items()}
 
     def load(self, value: Any, path: str, name: str) -> Any:
         if type(value) is not dict:
@@ -241,12 +256,7 @@ def type_of(annotation: Any) -> Type:
 @cache
 def object_of(record: type[Record]) -> Object:
     """The protocol type of a record."""
-    made = Object(record, list(_members(record)))
-    if issubclass(record, Union):
-        made.tag = record.tag
-        cases = record.cases() if callable(record.cases) else record.cases
-        made.cases = {str(case): object_of(each) for case, each in cases.items()}
-    return made
+    return Object(record)
 
 
 def _members(record: type[Record]) -> Iterator[Member]:

@@ -8,7 +8,6 @@ formats, ELF32: the file is ELF64 whatever mode the guest is in. The machine sta
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import struct
@@ -16,6 +15,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aioemu._core import ffi, lib
+from aioemu.blockdev.patience import in_own_thread
 from aioemu.errors import EmuError, HostError
 from aioemu.machine.native import Native
 from aioemu.machine.runstate import RunState
@@ -61,21 +61,25 @@ class Dumper:
         machine, error = self._machine, None
         was_running = machine.running
         try:
-            await machine.pause(RunState.SAVE_VM)
-            await asyncio.to_thread(self._write, fd, headers(machine.native, ranges), ranges)
+            try:
+                await machine.pause(RunState.SAVE_VM)
+                head = headers(machine.native, ranges)
+            except BaseException:
+                os.close(fd)
+                raise
+            await in_own_thread(self._write, fd, head, ranges)
             self.status = "completed"
         except EmuError as exc:
             self.status, error = "failed", exc
             raise
         finally:
-            os.close(fd)
             result = {"status": self.status, "completed": self.completed, "total": self.total}
             machine.emit("DUMP_COMPLETED", result=result, **({"error": str(error)} if error is not None else {}))
             if was_running and machine.state is RunState.SAVE_VM:
                 await machine.resume()
 
     def _write(self, fd: int, head: bytes, ranges: Sequence[RamRange]) -> None:
-        """Blocks. HostError says what the host refused."""
+        """Blocks, and closes `fd`, which is this thread's alone. HostError says what the host refused."""
         sparse = stat.S_ISREG(os.fstat(fd).st_mode)
         try:
             if sparse:
@@ -92,6 +96,8 @@ class Dumper:
                 os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
         except OSError as exc:
             raise HostError("dump: failed to save memory", exc.errno) from exc
+        finally:
+            os.close(fd)
 
 
 def chosen(ranges: Sequence[RamRange], begin: int, length: int | None) -> list[RamRange]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
@@ -33,6 +35,45 @@ def pci_text(site: Site) -> str:
         lines.append(f"  Bus {number:2d}, device {devfn >> 3:3d}, function {devfn & 7}:")
         lines += [f"    {line}" for line in _describe(site, function)]
     return "".join(f"{line}\n" for line in lines)
+
+
+class PciPlace(Struct, frozen=True):
+    """One function as the guest sees it now."""
+
+    bus: int
+    slot: int
+    function: int
+    device: PciFunction
+    name: str  # what the user called it
+    description: str
+    irq: int
+    regions: tuple[tuple[int, str, int, int, bool], ...]  # BAR, kind, address (-1: none), size, prefetchable
+    behind: int | None  # the bus behind a bridge
+
+
+def pci_places(site: Site) -> list[PciPlace]:
+    """Every PCI function, by its bus."""
+    return [_place(site, *each) for each in _functions(site)]
+
+
+def _place(site: Site, bus: PciBus, devfn: int, function: PciFunction) -> PciPlace:
+    values = [function.bar[n] for n in range(len(function.bar))]
+    regions = []
+    for bar in function.bars:
+        base = bar.spec.base(values)
+        regions.append((bar.spec.index, bar.spec.kind, -1 if base is None else base, bar.spec.size, bar.spec.prefetch))
+    behind = getattr(function, "behind", None)
+    return PciPlace(
+        bus=_number(bus),
+        slot=devfn >> 3,
+        function=devfn & 7,
+        device=function,
+        name=_id(site, function),
+        description=_class(function),
+        irq=function.read(INTERRUPT_LINE, 1),
+        regions=tuple(regions),
+        behind=_number(behind) if behind is not None else None,
+    )
 
 
 def device_text(site: Site) -> str:

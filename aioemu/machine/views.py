@@ -91,6 +91,10 @@ class Views:
         """Every PCI function as the guest has set it up, as text."""
         return trees.pci_text(self.site)
 
+    def pci_places(self) -> list[trees.PciPlace]:
+        """Every PCI function as the guest has set it up."""
+        return trees.pci_places(self.site)
+
     def mtree(self) -> str:
         """What is where on the bus, as text."""
         return inspect.bus_text(self.native.router.regions, self.memory)

@@ -107,6 +107,21 @@ async def chardev_add(machine: Machine, args: ChardevAdd) -> ChardevReturn:
     return ChardevReturn()
 
 
+@command("chardev-change")
+async def chardev_change(machine: Machine, args: ChardevAdd) -> ChardevReturn:
+    """Give a chardev another back end; one that somebody uses keeps the one it has."""
+    before = _chardev(machine, args.id)
+    if next(each for each in machine.chardevs.query() if each.label == args.id).frontend_open:
+        raise MonitorError("Chardev user does not support chardev hotswap")
+    options = before.options
+    machine.chardevs.remove(args.id)
+    try:
+        return await chardev_add.handler(machine, args)  # type: ignore[no-any-return]
+    except MonitorError:
+        await machine.chardevs.add(options).open()  # as it was
+        raise
+
+
 @command("chardev-remove")
 def chardev_remove(machine: Machine, args: ChardevId) -> None:
     """End a chardev that nobody uses."""
@@ -162,6 +177,7 @@ COMMANDS = (
     query_chardev,
     query_chardev_backends,
     chardev_add,
+    chardev_change,
     chardev_remove,
     chardev_send_break,
     ringbuf_write,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Coroutine
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
+from aioemu.blockdev.patience import in_own_thread
 from aioemu.errors import EmuError, HostError, MonitorError
 from aioemu.protocol.machine import Dumper, Machine
 from aioemu.protocol.monitor import Caller
@@ -110,7 +110,7 @@ async def _open(protocol: str, monitor: Caller) -> int:
     if kind != "file" or not name:
         raise MonitorError("Invalid parameter 'protocol'")
     try:
-        return await asyncio.to_thread(monitor.hub.fds.open, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        return await in_own_thread(monitor.hub.fds.open, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as exc:
         raise HostError(f"Could not open '{name}'", exc.errno) from exc
 

@@ -267,6 +267,14 @@ COMMANDS: tuple[HmpCommand, ...] = (
         ("ringbuf-write",),
     ),
     HmpCommand(
+        "screendump",
+        "filename [-f format] [device [head]]",
+        "save screen from head 'head' of display device 'device' in the image format 'format' (ppm or png)",
+        _silent("screendump", lambda values: {key: each for key, each in values.items() if each is not None}),
+        parameters("filename", "device?", "head:number?"),
+        ("screendump",),
+    ),
+    HmpCommand(
         "sendkey",
         "keys [hold_ms]",
         "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)",

@@ -123,6 +123,18 @@ async def test_errors_are_injected(graph: Graph, image: Path) -> None:
     await node.read(8704, 512)
 
 
+async def test_rules_of_a_file(graph: Graph, image: Path, tmp_path: Path) -> None:
+    """`config` names a file of rules; a FIFO holds up nothing but the command that reads it."""
+    os.mkfifo(tmp_path / "rules")
+    opening = asyncio.ensure_future(graph.add(debug(image, config=str(tmp_path / "rules"))))
+    with await asyncio.to_thread(open, tmp_path / "rules", "w") as fifo:
+        fifo.write('[inject-error]\nevent = "none"\niotype = "read"\nerrno = "28"\n')
+    node = await opening
+    with pytest.raises(HostError) as caught:
+        await node.read(0, 512)
+    assert caught.value.errno == errno.ENOSPC
+
+
 async def test_events_move_a_state(graph: Graph, image: Path) -> None:
     """The second write is the one that fails, as the rules' states say."""
     states = [{"event": "write_aio", "state": 1, "new-state": 2}, {"event": "write_aio", "state": 2, "new-state": 3}]

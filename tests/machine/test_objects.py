@@ -173,6 +173,46 @@ async def test_memory_without_an_object_is_listed(bench: Bench) -> None:
     assert "memory backend: pc.ram" in await bench.monitor.run("info memdev")
 
 
+async def test_managers_learn_what_there_is(bench: Bench) -> None:
+    """query-pci nests what is behind bridges under them; a chardev in use keeps its back end; there is no screen."""
+    await bench.hub.execute("device_add", {"driver": "virtio-rng-pci", "id": "d", "bus": "port0"})
+    [root] = await bench.hub.execute("query-pci")
+    [port] = [each for each in root["devices"] if each["qdev_id"] == "port0"]
+    assert port["pci_bridge"]["bus"] == {
+        "number": 0,
+        "secondary": 2,
+        "subordinate": 2,
+        **{f"{kind}_range": {"base": 0, "limit": 0} for kind in ("io", "memory", "prefetchable")},
+    }
+    [device] = port["pci_bridge"]["devices"]
+    assert (device["qdev_id"], device["bus"], device["id"]["vendor"]) == ("d", 2, 0x1AF4)
+    assert device["class_info"]["class"] == 0x00FF
+    assert "d" not in {each["qdev_id"] for each in root["devices"]}
+
+    with pytest.raises(MonitorError, match="There is no console to take a screendump from"):
+        await bench.hub.execute("screendump", {"filename": "/tmp/x"})
+    assert "no console" in await bench.monitor.run("screendump /tmp/x")
+    assert {each["name"] for each in await bench.hub.execute("query-cpu-definitions")} == {"host", "max", "qemu64"}
+
+
+async def test_chardevs_change(bench: Bench, tmp_path: Path) -> None:
+    """One that nobody uses gets another back end, or keeps the one it has where that fails; one in use keeps it."""
+    null = {"type": "null", "data": {}}
+    await bench.hub.execute("chardev-add", {"id": "c", "backend": null})
+    file = {"type": "file", "data": {"out": str(tmp_path / "out")}}
+    assert await bench.hub.execute("chardev-change", {"id": "c", "backend": file}) == {}
+    assert [each["filename"] for each in await bench.hub.execute("query-chardev") if each["label"] == "c"] == ["file"]
+    bad = {"type": "file", "data": {"out": "/nonexistent/x"}}
+    with pytest.raises(MonitorError, match="Failed to add chardev 'c'"):
+        await bench.hub.execute("chardev-change", {"id": "c", "backend": bad})
+    assert [each["filename"] for each in await bench.hub.execute("query-chardev") if each["label"] == "c"] == ["file"]
+    await bench.hub.execute("device_add", {"driver": "virtio-serial-pci", "id": "vs", "bus": "port0"})
+    await bench.hub.execute("device_add", {"driver": "virtserialport", "id": "p", "chardev": "c"})
+
+    with pytest.raises(MonitorError, match="Chardev user does not support chardev hotswap"):
+        await bench.hub.execute("chardev-change", {"id": "c", "backend": null})
+
+
 async def test_types_are_the_schemas(bench: Bench) -> None:
     """What object-add takes, what -object help lists and what can be made are the same types; text is read as text."""
     assert [each.value for each in ObjectType] == sorted(bench.machine.objects.types())

@@ -1,0 +1,1 @@
+"""QEMU's own test programs, built from Debian's source package and run against aioemu."""
