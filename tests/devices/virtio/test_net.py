@@ -1,0 +1,394 @@
+"""virtio-net: frames between rings and a port, the control queue, and drivers that get it wrong."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aioemu._core import lib
+from aioemu.devices.virtio import net
+from aioemu.devices.virtio.device import EVENT_IDX, INDIRECT_DESC, RING_PACKED, RingProperties
+from aioemu.devices.virtio.net import VirtioNet
+from aioemu.errors import ConfigError
+from aioemu.netdev.port import FRAME_BYTES, Box, Port
+from tests.devices.virtio.driver import BUFFERS_AT, NEEDS_RESET, STATUS, Ring, drive
+
+MAC = bytes((0x52, 0x54, 0, 0x12, 0x34, 0x56))
+OTHER = bytes((2, 0, 0, 0, 0, 1))
+PLAIN = bytes(12)
+HEADER = struct.Struct("<BBHHHHH")
+CONTROL_AT = 0xE0000
+ALL = (
+    net.F_CSUM | net.F_GUEST_CSUM | net.F_GUEST_OFFLOADS | net.F_MAC | net.F_GUEST_TSO4 | net.F_HOST_TSO4
+    | net.F_MRG_RXBUF | net.F_STATUS | net.F_CTRL_VQ | net.F_CTRL_RX | net.F_CTRL_VLAN | net.F_CTRL_RX_EXTRA
+    | net.F_GUEST_ANNOUNCE | net.F_CTRL_MAC
+)  # fmt: skip
+RINGS = [0, EVENT_IDX | INDIRECT_DESC, RING_PACKED, RING_PACKED | EVENT_IDX]
+
+
+def ethernet(size: int = 60, to: bytes = MAC, type_: bytes = b"\x88\xb5") -> bytes:
+    return to + OTHER + type_ + bytes(n & 0xFF for n in range(size - 14))
+
+
+class Rig:
+    """A card with a driver on one side and a box on the other; its io context runs when told to."""
+
+    def __init__(self, features: int = ALL, *, box: Box | None = None) -> None:
+        self.io = lib.core_io_new()
+        self.card = VirtioNet(MAC, features=ALL, ring=RingProperties(packed=True))
+        self.card.io = lambda: self.io
+        self.port = Port(self.card.port, self.card, owned=False)
+        self.box = box or Box(takes=frozenset(("csum", "tso4")))
+        self.port.join(self.box)
+        self.board, self.rings = drive(self.card, features, size=64)
+        self.run()
+
+    @property
+    def rx(self) -> Ring:
+        return self.rings[0]
+
+    @property
+    def tx(self) -> Ring:
+        return self.rings[1]
+
+    def run(self) -> None:
+        lib.core_io_run(self.io, 1_000_000)
+
+    def kick(self, ring: Ring) -> None:
+        ring.kick()
+        self.run()
+
+    def give_buffers(self, *sizes: int, at: int = BUFFERS_AT) -> list[int]:
+        """Offer receive buffers; where each of them is."""
+        places = []
+        for size in sizes:
+            self.rx.add([(at, size, True)])
+            places.append(at)
+            at += size + 64
+        self.kick(self.rx)
+        return places
+
+    def send(self, data: bytes, cuts: tuple[int, ...] = (), at: int = BUFFERS_AT + 0x20000) -> None:
+        """Send bytes, header and all, in pieces."""
+        self.board.memory.write(at, data)
+        edges = [0, *cuts, len(data)]
+        self.tx.add([(at + a, b - a, False) for a, b in pairwise(edges)])
+        self.kick(self.tx)
+
+    def command(self, *data: bytes) -> int:
+        """A command; the device's answer."""
+        memory, pieces, at = self.board.memory, [], CONTROL_AT
+        for piece in data:
+            memory.write(at, piece)
+            pieces.append((at, len(piece), False))
+            at += len(piece)
+        memory.write(at, b"\xee")
+        self.rings[2].add([*pieces, (at, 1, True)])
+        self.rings[2].kick()
+        assert len(self.rings[2].used()) == 1
+        return memory.read(at, 1)[0]
+
+    def close(self) -> None:
+        self.card.close()
+        self.port.close()
+        self.box.close()
+        self.board.close()
+        lib.core_io_free(self.io)
+
+
+@pytest.fixture
+def rig() -> Iterator[Callable[..., Rig]]:
+    made: list[Rig] = []
+
+    def make(*args: Any, **keywords: Any) -> Rig:
+        made.append(Rig(*args, **keywords))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+every_ring = pytest.mark.parametrize("ring", RINGS)
+
+
+@every_ring
+def test_what_the_driver_sends_arrives_whole(rig: Callable[..., Rig], ring: int) -> None:
+    """In one descriptor or a byte each, in order, and the buffers come back."""
+    r = rig(ALL | ring)
+    frames = [ethernet(60 + n) for n in range(8)]
+    for n, frame in enumerate(frames):
+        data = PLAIN + frame
+        r.send(data, cuts=() if n % 2 else tuple(range(1, 7)), at=BUFFERS_AT + 0x20000 + 0x100 * n)
+
+    assert [r.box.take_with_header() for _ in frames] == [(PLAIN, frame) for frame in frames]
+    assert len(r.tx.used()) == len(frames)
+    assert r.port.stats.sent.frames == len(frames)
+
+
+@every_ring
+def test_what_comes_is_put_into_buffers(rig: Callable[..., Rig], ring: int) -> None:
+    """One buffer when it fits; the header says so."""
+    r = rig(ALL | ring)
+    places = r.give_buffers(1526, 1526)
+    for n in range(2):
+        assert r.box.send(ethernet(60 + n))
+
+    assert [size for _, size in r.rx.used()] == [72, 73]
+    for n, place in enumerate(places):
+        assert r.board.memory.read(place, 72 + n) == HEADER.pack(0, 0, 0, 0, 0, 0, 1) + ethernet(60 + n)
+
+
+@every_ring
+def test_a_frame_larger_than_a_buffer_takes_several(rig: Callable[..., Rig], ring: int) -> None:
+    """Mergeable buffers: each filled, the first one numbered, all of them shown at once."""
+    r = rig(ALL | ring)
+    sizes = (12, 1, 300, 1000, 4000)
+    places = r.give_buffers(*sizes)
+
+    assert r.box.send(ethernet(2000))
+
+    used = r.rx.used()
+    assert [size for _, size in used] == [12, 1, 300, 1000, 699]
+    whole = b"".join(r.board.memory.read(place, size) for place, (_, size) in zip(places, used, strict=True))
+    assert whole == HEADER.pack(0, 0, 0, 0, 0, 0, 5) + ethernet(2000)
+
+
+def test_without_mergeable_buffers_a_frame_that_does_not_fit_is_lost(rig: Callable[..., Rig]) -> None:
+    """Its buffer is used for the next."""
+    r = rig(ALL & ~net.F_MRG_RXBUF)
+    (place,) = r.give_buffers(200)
+
+    assert r.box.send(ethernet(300))
+    assert r.box.send(ethernet(188))
+
+    assert r.port.stats.received.dropped == {"too-long": 1}
+    assert r.board.memory.read(place, 200)[12:] == ethernet(188)
+
+
+@every_ring
+def test_without_buffers_the_sender_waits(rig: Callable[..., Rig], ring: int) -> None:
+    """A refused frame is offered again when the driver gave a buffer, and nothing is lost."""
+    r = rig(ALL | ring)
+    assert not r.box.send(ethernet())
+    r.give_buffers(100)  # too small to take a second one
+
+    assert r.box.send(ethernet())
+    assert not r.box.send(ethernet())
+
+    assert r.port.stats.received.dropped == {}
+    assert r.port.stats.received.frames == 1
+
+
+@every_ring
+def test_a_peer_without_room_leaves_frames_in_the_ring(ring: int) -> None:
+    """Back-pressure: they come in order when there is room again."""
+    r = Rig(ALL | ring, box=Box(4, waits=True, takes=frozenset(("csum",))))
+    for n in range(12):
+        at = BUFFERS_AT + 0x20000 + 0x100 * n
+        r.board.memory.write(at, PLAIN + ethernet(60 + n))
+        r.tx.add([(at, 72 + n, False)])
+    r.kick(r.tx)
+    assert len(r.tx.used()) == 4
+
+    sizes = []
+    while (frame := r.box.take()) is not None:
+        sizes.append(len(frame))
+        r.run()
+
+    assert sizes == list(range(60, 72))
+    assert len(r.tx.used()) == 8
+    r.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", None),  # no descriptors with bytes: a chain of nothing
+        (bytes(1), "too-short"),
+        (bytes(11), "too-short"),
+        (PLAIN, "too-short"),
+        (PLAIN + bytes(13), "too-short"),
+        (PLAIN + bytes(FRAME_BYTES + 1), "too-long"),
+        (PLAIN + bytes(200_000), "too-long"),
+        (HEADER.pack(1, 0, 0, 0, 59, 3, 0) + ethernet(), "bad-header"),
+        (HEADER.pack(1, 1, 54, 0, 34, 16, 0) + ethernet(), "bad-header"),
+        (HEADER.pack(1, 4, 54, 100, 34, 16, 0) + ethernet(), "bad-header"),  # TSO6 was not negotiated
+        (HEADER.pack(0, 1, 54, 100, 34, 16, 0) + ethernet(), "bad-header"),  # segments without a checksum
+        (HEADER.pack(1, 0x81, 54, 100, 34, 16, 0) + ethernet(), "bad-header"),  # nor was ECN
+        (HEADER.pack(1, 2, 54, 100, 34, 16, 0) + ethernet(), "bad-header"),  # no such kind
+    ],
+)
+def test_frames_that_cannot_be_are_counted_and_given_back(
+    rig: Callable[..., Rig], data: bytes, why: str | None
+) -> None:
+    """The card goes on: the next frame passes."""
+    r = rig(ALL)
+    r.send(data or b"x", at=BUFFERS_AT)
+    r.send(PLAIN + ethernet(), at=0xF0000)
+
+    assert r.box.take() == ethernet()
+    assert r.port.stats.sent.dropped == {why or "too-short": 1}
+    assert len(r.tx.used()) == 2
+    assert not r.board.read(STATUS) & NEEDS_RESET
+
+
+def test_a_chain_with_nothing_to_read_is_no_frame(rig: Callable[..., Rig]) -> None:
+    """Writable room in the transmit queue, buffers to read in the receive queue."""
+    r = rig(ALL)
+    r.tx.add([(BUFFERS_AT, 100, True)])
+    r.kick(r.tx)
+    r.rx.add([(BUFFERS_AT, 100, False)])
+    r.kick(r.rx)
+
+    assert r.box.send(ethernet())
+
+    assert r.port.stats.sent.dropped == {"too-short": 1}
+    assert r.port.stats.received.dropped == {"too-long": 1}
+
+
+def test_a_broken_ring_stops_the_card_until_it_is_reset(rig: Callable[..., Rig]) -> None:
+    """An address that is no memory: NEEDS_RESET, the peer does not wait, and a reset brings the card back."""
+    r = rig(ALL)
+    r.tx.add([(1 << 40, 100, False)])
+    r.kick(r.tx)
+
+    assert r.board.read(STATUS) & NEEDS_RESET
+    assert r.box.send(ethernet())
+    assert r.port.stats.received.dropped == {"no-driver": 1}
+    r.board.write(STATUS, 0)
+    assert r.board.read(STATUS) == 0
+
+
+def test_control_commands(rig: Callable[..., Rig]) -> None:
+    """What is possible is done at once, the rest refused, and only what the driver wants is received."""
+    r = rig(ALL)
+    group = bytes((1, 0, 0x5E, 0, 0, 1))
+
+    def passes(frame: bytes) -> bool:
+        r.give_buffers(2000)
+        before = r.port.stats.received.frames
+        assert r.box.send(frame)
+        r.rx.used()
+        return r.port.stats.received.frames > before
+
+    assert passes(ethernet(to=OTHER))
+    assert r.command(b"\0\0", b"\0") == 0  # not promiscuous
+    assert [passes(ethernet(to=to)) for to in (MAC, OTHER, group, b"\xff" * 6)] == [True, False, False, True]
+    assert r.command(b"\0\1\1") == 0  # all multicast
+    assert passes(ethernet(to=group))
+    assert r.command(b"\0\1\0") == 0
+    tables = struct.pack("<I", 1) + OTHER + struct.pack("<I", 1) + group
+    assert r.command(b"\1\0", tables) == 0
+    assert [passes(ethernet(to=to)) for to in (OTHER, group)] == [True, True]
+    assert r.command(b"\1\1", OTHER) == 0
+    assert r.card.mac == OTHER
+    tagged = ethernet(to=OTHER, type_=b"\x81\0")[:14] + b"\0\7" + bytes(60)
+    assert not passes(tagged)
+    assert r.command(b"\2\0\7\0") == 0
+    assert passes(tagged)
+    assert r.command(b"\2\1\7\0") == 0
+    assert not passes(tagged)
+    assert r.command(b"\5\0", (net.F_GUEST_CSUM | net.F_GUEST_TSO4).to_bytes(8, "little")) == 0
+    assert r.port.takes == {"csum", "tso4"}
+    assert r.command(b"\5\0", bytes(8)) == 0
+    assert r.port.takes == frozenset()
+    too_many = struct.pack("<I", 100) + bytes(600) + struct.pack("<I", 0)
+    assert r.command(b"\1\0", too_many) == 0
+    assert r.card.unicast_overflow
+    junk = "00 0000 00000000 000901 0100 010000000000000000 0100ffffffffffffffff 01010000000000 02000010 04000100"
+    for each in f"{junk} 04000000 0500ffffffffffffffff 7700".split():
+        assert r.command(bytes.fromhex(each)) == 1
+
+
+@settings(max_examples=200)
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=8))
+def test_no_command_hurts(commands: list[bytes]) -> None:
+    """Any bytes are answered with one of two answers, and frames still pass."""
+    r = Rig(ALL)
+    try:
+        assert all(r.command(each) in (0, 1) for each in commands)
+        r.send(PLAIN + ethernet())
+        assert r.box.take() == ethernet()
+    finally:
+        r.close()
+
+
+def test_queue_pairs_are_taken_from_those_that_there_are() -> None:
+    """Zero and too many are refused; frames go to the pairs in use."""
+    card = VirtioNet(MAC, features=ALL | net.F_MQ, pairs=4)
+    board, rings = drive(card, ALL | net.F_MQ, size=16)
+    control = rings[8]
+    for pairs, answer in ((0, 1), (5, 1), (65535, 1), (4, 0), (1, 0)):
+        board.memory.write(CONTROL_AT, b"\4\0" + pairs.to_bytes(2, "little"))
+        control.add([(CONTROL_AT, 4, False), (CONTROL_AT + 8, 1, True)])
+        control.kick()
+        assert board.memory.read(CONTROL_AT + 8, 1)[0] == answer
+    assert card.pairs == 1
+    card.close()
+    board.close()
+
+
+def test_the_driver_sees_its_link(rig: Callable[..., Rig]) -> None:
+    """Status follows the peer and the cable, with an interrupt; announcing is asked for and acknowledged."""
+    r = rig(ALL)
+    assert r.card.config[6] == 1
+    r.box.set_up(False)
+    assert r.card.config[6] == 0
+    r.box.set_up(True)
+    assert r.card.announce()
+    assert r.card.config[6] == 3
+    assert r.command(b"\3\0") == 0
+    assert r.card.config[6] == 1
+    r.box.part()
+    assert r.card.config[6] == 0
+
+
+def test_a_card_that_is_held_makes_both_sides_wait(rig: Callable[..., Rig]) -> None:
+    """Nothing moves, nothing is lost; what waited goes on."""
+    r = rig(ALL)
+    r.give_buffers(1000)
+    r.card.hold(True)
+    assert not r.box.send(ethernet())
+    r.send(PLAIN + ethernet())
+    assert r.box.take() is None
+
+    r.card.hold(False)
+    r.run()
+
+    assert r.box.take() == ethernet()
+    assert r.box.send(ethernet())
+
+
+@every_ring
+def test_a_saved_card_goes_on_where_it_was(rig: Callable[..., Rig], ring: int) -> None:
+    """Rings, filter and offloads are those of the saved one."""
+    r = rig(ALL | ring)
+    assert r.command(b"\0\0", b"\0") == 0
+    assert r.command(b"\5\0", bytes(8)) == 0
+    r.send(PLAIN + ethernet(70))
+    assert r.box.take() == ethernet(70)
+    state = r.card.save()
+
+    r.card.load(state)
+    r.run()
+
+    assert (r.card.modes, r.card.offloads) == (0, 0)
+    r.send(PLAIN + ethernet(80))
+    assert r.box.take() == ethernet(80)
+    r.give_buffers(1000)
+    assert r.box.send(ethernet(to=OTHER))
+    assert r.port.stats.received.dropped == {"filtered": 1}
+
+
+def test_shapes_that_cannot_be_are_refused() -> None:
+    """A card has queues, and not more than a device may have."""
+    for pairs in (0, 257):
+        with pytest.raises(ConfigError, match="queue pairs"):
+            VirtioNet(MAC, features=ALL, pairs=pairs)
