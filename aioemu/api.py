@@ -33,6 +33,7 @@ from aioemu.machine.runstate import Cause, ExitStatus, RunState
 if TYPE_CHECKING:
     from aioemu.devices.virtio.device import VirtioDevice
     from aioemu.machine.nics import Nic
+    from aioemu.netdev.link import Link
     from aioemu.protocol.hub import MonitorHub
 
 __all__ = [
@@ -268,6 +269,13 @@ class Machine:
 
             return cast("Sequence[Nic]", NicsToBe(lambda: self.machine.nics.cards))
         return self.machine.nics.cards
+
+    def link(self, name: str) -> Link:
+        """The link that a card is on, by the id of the card or its back end; put between the two where there is none."""
+        found = self.machine.links.find(name)
+        if found is None:
+            raise EmuError(f"no network card or back end called {name} is joined to anything")
+        return found
 
     def irq(self, gsi: int) -> IrqSource:
         """A source of interrupt line `gsi`; lines with several sources are their OR."""

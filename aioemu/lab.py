@@ -172,6 +172,7 @@ class Lab:
         link.set_alive(near, vm.machine.running)
         vm.machine.links[link.name] = link
         link.closers.append(vm.events.subscribe(look))
+        link.closers.append(lambda: vm.machine.links.pop(link.name, None))
 
     # ---- life --------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol
 
 from aioemu._core import ffi, lib
 from aioemu.errors import EmuError, HostError
@@ -46,6 +46,13 @@ class Clockwork:
             lib.core_io_thread_stop(self.io)
             lib.core_io_free(self.io)
             self.io = ffi.NULL
+
+
+class HasIo(Protocol):
+    """Whatever has an io context that a link may work in: a `Clockwork`, an iothread."""
+
+    @property
+    def io(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ class Direction:
 class Link:
     """Two ends and two directions. `seed` decides which frames are hit; a random one is kept to be read afterwards."""
 
-    def __init__(self, name: str, clockwork: Clockwork, *, seed: int | None = None, log: Log | None = None) -> None:
+    def __init__(self, name: str, clockwork: HasIo, *, seed: int | None = None, log: Log | None = None) -> None:
         self.name = name
         self.ptr = lib.core_link_new(clockwork.io)
         if self.ptr == ffi.NULL:
@@ -133,6 +140,15 @@ class Link:
         self.seed = int.from_bytes(os.urandom(7), "little") if seed is None else seed
         self.a_to_b = Direction(self, 0, "a-to-b", self.seed * 2 % SEEDS)
         self.b_to_a = Direction(self, 1, "b-to-a", (self.seed * 2 + 1) % SEEDS)
+
+    def insert(self, port: Port) -> None:
+        """Put this link between a port and its peer, `a` at the port: neither sees anything, and nothing is lost."""
+        peer = port.peer
+        rc = lib.core_link_insert(self.ptr, port.ptr)
+        if rc < 0 or peer is None:
+            raise EmuError(f"{self.name}: {port.kind} has no peer, or this link is in use")
+        self.a.peer, port.peer = port, self.a
+        self.b.peer, peer.peer = peer, self.b
 
     @property
     def directions(self) -> tuple[Direction, Direction]:

@@ -39,6 +39,7 @@ typedef struct {
 const char *core_link_drop_name(uint32_t why);
 core_link *core_link_new(core_io *io);
 void core_link_free(core_link *link);
+int core_link_insert(core_link *link, core_port *port);
 core_port *core_link_end(core_link *link, uint32_t end);
 void core_link_set_up(core_link *link, int up);
 void core_link_set_alive(core_link *link, uint32_t end, int alive);

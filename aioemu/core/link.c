@@ -2,6 +2,7 @@
 #include "link.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,6 +124,29 @@ void core_link_free(core_link *link) {
 
 core_port *core_link_end(core_link *link, uint32_t end) {
     return end < 2 ? &link->ends[end].port : NULL;
+}
+
+/* Put the link between (port) and its peer, unseen by both: its end 0 is at (port). When this returns nothing passes
+ * beside it any more. -ENOTCONN: there is no peer. */
+int core_link_insert(core_link *link, core_port *port) {
+    struct core_port *near = &link->ends[0].port, *far = &link->ends[1].port, *peer = core_port_peer(port);
+    if (!peer) {
+        return -ENOTCONN;
+    }
+    if (core_port_peer(near) || core_port_peer(far)) {
+        return -EBUSY;
+    }
+    atomic_store(&near->peer, port);
+    atomic_store(&far->peer, peer);
+    show_takes(&link->ends[0]);
+    show_takes(&link->ends[1]);
+    show_carrier(link);
+    atomic_store(&port->peer, near);
+    atomic_store(&peer->peer, far);
+    while (atomic_load(&port->users) || atomic_load(&peer->users)) {
+        sched_yield(); /* a call never blocks */
+    }
+    return 0;
 }
 
 /* ---- changing -------------------------------------------------------------------------------------------------------- */

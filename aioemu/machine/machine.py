@@ -30,6 +30,7 @@ from aioemu.machine.iothread import IoThreads
 from aioemu.machine.kit import Kit, Wishes
 from aioemu.machine.memory import make_memory
 from aioemu.machine.native import Native, Stop, StopKind
+from aioemu.machine.nic_links import NicLinks
 from aioemu.machine.nics import Nics
 from aioemu.machine.objects import Objects
 from aioemu.machine.report import describe_stop
@@ -78,7 +79,7 @@ class Machine(Views):
         self._control = asyncio.Lock()
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
         self._boot_files: BootFiles | None = None
-        self.links: dict[str, Any] = {}  # the links that its network cards are on, by name
+        self.links = NicLinks(lambda: self.nics, self.log)
         self.own_devices: dict[str, Any] = {}  # virtio devices of the program, plugged in before the guest boots
 
     # ---- building --------------------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ class Machine(Views):
         self._closers.append(self.native.close)
         self._closers.append(self.iothreads.close)
         self.nics = Nics(self.log, self.chardevs, self.fds.number)
-        self._closers.append(self.nics.close)
+        self._closers += [self.nics.close, self.links.close]
         self.accelerator.attach(self.native.ptr, self.board.needs)
         self.objects = Objects(self)
         self._closers.append(self.objects.close)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from aioemu.errors import ConfigError, MonitorError
 from aioemu.netdev.impair import NAMES
@@ -31,7 +31,10 @@ class LinkJitter(StrEnum):
 
 
 class LinkSet(Record):
-    """What to change of a link; what is left out stays as it is. Shares are 0 to 1, times milliseconds."""
+    """What to change of a link; what is left out stays as it is. Shares are 0 to 1, times milliseconds.
+
+    A link is named by its own name, or by the id of a network card or its back end.
+    """
 
     link: str
     direction: LinkDirection = LinkDirection.BOTH
@@ -112,10 +115,19 @@ class LinkInfo(Record):
     directions: list[LinkDirectionInfo]
 
 
+class Links(Protocol):
+    """The links of a machine's network cards."""
+
+    def find(self, name: str) -> Link | None:
+        """By its name, or by the id of a card or back end: a link is put between the two where there is none."""
+
+    def items(self) -> Iterable[tuple[str, Link]]: ...
+
+
 class LinkedMachine(Machine):
     """A machine whose network cards may be on links."""
 
-    links: Mapping[str, Link]
+    links: Links
 
 
 @command("aioemu-query-links", needs=("links",))
@@ -156,9 +168,10 @@ async def link_clear(machine: LinkedMachine, args: LinkName) -> None:
 
 
 def _find(machine: LinkedMachine, name: str) -> Link:
-    if name not in machine.links:
+    link = machine.links.find(name)
+    if link is None:
         raise MonitorError(f"Link '{name}' not found", "DeviceNotFound")
-    return machine.links[name]
+    return link
 
 
 def _direction(link: Link, which: LinkDirection) -> Direction:

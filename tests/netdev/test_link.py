@@ -6,17 +6,14 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from aioemu._core import lib
-from aioemu.netdev.link import Clockwork, Link
+from aioemu.netdev.link import Clockwork
 from aioemu.netdev.port import Box
+from tests.netdev.link_rig import FRAME, Rig, numbered
 
-FRAME = bytes(range(60))
 SIZES = (14, 60, 64, 1514, 1518, 9018, 65557)
-LIMIT_S = 10.0
 
 
 @pytest.fixture
@@ -26,54 +23,11 @@ def clockwork() -> Iterator[Clockwork]:
     made.close()
 
 
-class Rig:
-    """A link with a box at either end."""
-
-    def __init__(self, clockwork: Clockwork, frames: int = 1 << 16, *, waits: bool = False) -> None:
-        self.link = Link("a-b", clockwork, seed=1)
-        self.a, self.b = Box(frames, waits=waits), Box(frames, waits=waits)
-        self.link.a.join(self.a)
-        self.link.b.join(self.b)
-
-    def close(self) -> None:
-        self.link.close()
-        self.a.close()
-        self.b.close()
-
-    async def arrive(self, count: int, at: Box | None = None) -> list[bytes]:
-        """That many frames, at b unless said otherwise."""
-        box = at or self.b
-        found: list[bytes] = []
-        news = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(box.fd, news.set)
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                while len(found) < count:
-                    news.clear()
-                    while (frame := box.take()) is not None:
-                        found.append(frame)
-                    if len(found) < count:
-                        await news.wait()
-        finally:
-            loop.remove_reader(box.fd)
-        return found
-
-
 @pytest.fixture
 async def rig(clockwork: Clockwork) -> AsyncIterator[Rig]:
     made = Rig(clockwork)
     yield made
     made.close()
-
-
-@contextmanager
-def rig_of(clockwork: Clockwork, frames: int, *, waits: bool) -> Iterator[Rig]:
-    made = Rig(clockwork, frames, waits=waits)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def carriers(rig: Rig) -> tuple[bool, bool]:
@@ -82,10 +36,6 @@ def carriers(rig: Rig) -> tuple[bool, bool]:
 
 def direct(rig: Rig) -> tuple[bool, bool]:
     return rig.link.a_to_b.is_direct, rig.link.b_to_a.is_direct
-
-
-def numbered(count: int, size: int = 60) -> list[bytes]:
-    return [bytes(12) + b"\x88\xb5" + index.to_bytes(4, "big") + bytes(size - 18) for index in range(count)]
 
 
 # ---- transparent -----------------------------------------------------------------------------------------------------
@@ -300,86 +250,3 @@ async def test_two_links_in_a_row(clockwork: Clockwork) -> None:
     assert await second.arrive(1) == [FRAME]
     first.close()
     second.close()
-
-
-# ---- receivers that do not take --------------------------------------------------------------------------------------
-
-
-async def test_back_pressure_goes_through(clockwork: Clockwork) -> None:
-    """A direct link queues nothing: its sender waits for the receiver."""
-    with rig_of(clockwork, 4, waits=True) as rig:
-        assert [rig.a.send(frame) for frame in numbered(6)] == [True] * 4 + [False] * 2
-        assert rig.link.a_to_b.stats.waiting == 0
-        assert await rig.arrive(4) == numbered(4)
-        assert rig.a.send(FRAME)
-
-
-async def test_impaired_link_waits_for_its_receiver(clockwork: Clockwork) -> None:
-    """What a delayed link's receiver does not take waits, in order, until it does."""
-    with rig_of(clockwork, 4, waits=True) as rig:
-        await rig.link.impair(delay_ms=1)
-        for frame in numbered(100):
-            assert rig.a.send(frame)
-        assert await rig.arrive(100) == numbered(100)
-
-
-async def test_receiver_that_never_reads_is_given_up(clockwork: Clockwork) -> None:
-    """A sender does not wait for ever: soon its frames are taken, kept up to a bound, and then lost by name."""
-    with rig_of(clockwork, 4, waits=True) as rig:
-        async with asyncio.timeout(LIMIT_S):
-            while not rig.link.a_to_b.stats.dropped:
-                rig.a.send(FRAME)
-                await asyncio.sleep(0)
-        assert set(rig.link.a_to_b.stats.dropped) == {"backlog"}
-        assert rig.link.a_to_b.stats.waiting == 256
-        await rig.arrive(260)
-        assert rig.a.send(FRAME)
-        assert await rig.arrive(1) == [FRAME]
-
-
-# ---- life ------------------------------------------------------------------------------------------------------------
-
-
-async def test_closing_with_frames_on_their_way(clockwork: Clockwork) -> None:
-    """A link can be closed at any time, twice, and its counters stay readable."""
-    rig = Rig(clockwork)
-    await rig.link.impair(delay_ms=2, jitter_ms=2)
-    for frame in numbered(1000):
-        rig.a.send(frame)
-    rig.close()
-    rig.close()
-    assert rig.link.a_to_b.stats.frames == 1000
-
-
-async def test_moving_to_another_context(rig: Rig) -> None:
-    """Frames on their way go on when the link's work moves to another thread."""
-    other = Clockwork()
-    await rig.link.impair(delay_ms=20)
-    for frame in numbered(50):
-        rig.a.send(frame)
-    rig.link.a.drive(other.io)
-    assert await rig.arrive(50) == numbered(50)
-    rig.close()
-    other.close()
-
-
-async def test_changes_while_frames_pass(clockwork: Clockwork) -> None:
-    """Nothing is lost or doubled, however often delays are changed while frames come from another thread."""
-    with rig_of(clockwork, 1 << 15, waits=False) as rig:
-        frames = numbered(20_000)
-
-        def send() -> None:
-            for frame in frames:
-                rig.a.send(frame)
-
-        sending = asyncio.get_running_loop().run_in_executor(None, send)
-        values = random.Random(1)
-        while not sending.done():
-            await rig.link.impair(delay_ms=values.choice([0, 0, 0.01, 1.0]), jitter_ms=values.choice([0, 0.5]))
-            await asyncio.sleep(0)
-        await sending
-        arrived = await rig.arrive(len(frames))
-        assert sorted(arrived) == frames
-        stats = rig.link.a_to_b.stats
-        assert (stats.frames, stats.delivered, stats.lost) == (20_000, 20_000, 0)
-        assert lib.core_link_is_up(rig.link.ptr)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aioemu import Lab, Machine, MonitorError
+from aioemu import EmuError, Lab, Machine, MonitorError
 from aioemu.netdev.link import Link
 from aioemu.netdev.port import Box
 
@@ -83,6 +83,32 @@ async def test_mistakes(desk: Desk, arguments: dict[str, Any], says: str) -> Non
     with pytest.raises(MonitorError, match=says):
         await desk.qmp("aioemu-link-set", **arguments)
     assert (await desk.direction(0))["loss"] == 0
+
+
+async def test_card_with_a_back_end() -> None:
+    """A card of a machine by itself has a link to its back end as soon as one is asked for; its guest sees nothing."""
+    network: dict[str, Any] = {
+        "netdevs": ["hubport,id=n0,hubid=0"],
+        "devices": ["virtio-net-device,id=card0,netdev=n0"],
+    }
+    async with Machine(machine="microvm", accel="qtest", memory="2M", **network) as vm:
+
+        def up() -> bool:
+            return vm.nic[0].link_up
+
+        assert await vm.qmp("aioemu-query-links") == []
+        assert up() is True
+        await vm.qmp("aioemu-link-set", link="n0", delay_ms=5)
+        assert up() is True
+        await vm.qmp("aioemu-link-set", link="card0", direction="b-to-a", loss=0.5)
+        links = await vm.qmp("aioemu-query-links")
+        assert [(each["link"], each["directions"][1]["loss"]) for each in links] == [("n0", 0.5)]
+        await vm.qmp("aioemu-link-set", link="n0", up=False)
+        assert up() is False
+        await vm.link("card0").up()
+        assert up() is True
+        with pytest.raises(EmuError, match="card1"):
+            vm.link("card1")
 
 
 async def test_replay(desk: Desk) -> None:

@@ -1,0 +1,140 @@
+"""Links under load: receivers that do not take, changes while frames pass, the end with frames on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from aioemu._core import lib
+from aioemu.errors import EmuError
+from aioemu.netdev.link import Clockwork, Link
+from aioemu.netdev.port import Box
+from tests.netdev.link_rig import FRAME, LIMIT_S, Rig, numbered, rig_of
+
+
+@pytest.fixture
+def clockwork() -> Iterator[Clockwork]:
+    made = Clockwork()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def rig(clockwork: Clockwork) -> AsyncIterator[Rig]:
+    made = Rig(clockwork)
+    yield made
+    made.close()
+
+
+# ---- receivers that do not take --------------------------------------------------------------------------------------
+
+
+async def test_back_pressure_goes_through(clockwork: Clockwork) -> None:
+    """A direct link queues nothing: its sender waits for the receiver."""
+    with rig_of(clockwork, 4, waits=True) as rig:
+        assert [rig.a.send(frame) for frame in numbered(6)] == [True] * 4 + [False] * 2
+        assert rig.link.a_to_b.stats.waiting == 0
+        assert await rig.arrive(4) == numbered(4)
+        assert rig.a.send(FRAME)
+
+
+async def test_impaired_link_waits_for_its_receiver(clockwork: Clockwork) -> None:
+    """What a delayed link's receiver does not take waits, in order, until it does."""
+    with rig_of(clockwork, 4, waits=True) as rig:
+        await rig.link.impair(delay_ms=1)
+        for frame in numbered(100):
+            assert rig.a.send(frame)
+        assert await rig.arrive(100) == numbered(100)
+
+
+async def test_receiver_that_never_reads_is_given_up(clockwork: Clockwork) -> None:
+    """A sender does not wait for ever: soon its frames are taken, kept up to a bound, and then lost by name."""
+    with rig_of(clockwork, 4, waits=True) as rig:
+        async with asyncio.timeout(LIMIT_S):
+            while not rig.link.a_to_b.stats.dropped:
+                rig.a.send(FRAME)
+                await asyncio.sleep(0)
+        assert set(rig.link.a_to_b.stats.dropped) == {"backlog"}
+        assert rig.link.a_to_b.stats.waiting == 256
+        await rig.arrive(260)
+        assert rig.a.send(FRAME)
+        assert await rig.arrive(1) == [FRAME]
+
+
+# ---- life ------------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_with_frames_on_their_way(clockwork: Clockwork) -> None:
+    """A link can be closed at any time, twice, and its counters stay readable."""
+    rig = Rig(clockwork)
+    await rig.link.impair(delay_ms=2, jitter_ms=2)
+    for frame in numbered(1000):
+        rig.a.send(frame)
+    rig.close()
+    rig.close()
+    assert rig.link.a_to_b.stats.frames == 1000
+
+
+async def test_moving_to_another_context(rig: Rig) -> None:
+    """Frames on their way go on when the link's work moves to another thread."""
+    other = Clockwork()
+    await rig.link.impair(delay_ms=20)
+    for frame in numbered(50):
+        rig.a.send(frame)
+    rig.link.a.drive(other.io)
+    assert await rig.arrive(50) == numbered(50)
+    rig.close()
+    other.close()
+
+
+async def test_put_in_between(clockwork: Clockwork) -> None:
+    """A link is put between two ports that are in use: nothing is lost, and neither loses its carrier."""
+    a, b, frames = Box(), Box(1 << 16), numbered(20_000)
+    a.join(b)
+    link = Link("in", clockwork)
+
+    def send() -> None:
+        for frame in frames:
+            a.send(frame)
+
+    sending = asyncio.get_running_loop().run_in_executor(None, send)
+    link.insert(a)
+    assert (a.carrier, b.carrier, a.peer, b.peer) == (True, True, link.a, link.b)
+    passed = link.a_to_b.stats.frames
+    await sending
+    assert [b.take() for _ in frames] == frames
+    assert a.stats.sent.dropped == {}
+    assert link.a_to_b.stats.frames >= passed
+    await link.a_to_b.impair(loss=1.0)
+    a.send(FRAME)
+    assert b.take() is None
+    with pytest.raises(EmuError, match="in use"):
+        link.insert(a)
+    link.close()
+    a.close()
+    b.close()
+
+
+async def test_changes_while_frames_pass(clockwork: Clockwork) -> None:
+    """Nothing is lost or doubled, however often delays are changed while frames come from another thread."""
+    with rig_of(clockwork, 1 << 15, waits=False) as rig:
+        frames = numbered(20_000)
+
+        def send() -> None:
+            for frame in frames:
+                rig.a.send(frame)
+
+        sending = asyncio.get_running_loop().run_in_executor(None, send)
+        values = random.Random(1)
+        while not sending.done():
+            await rig.link.impair(delay_ms=values.choice([0, 0, 0.01, 1.0]), jitter_ms=values.choice([0, 0.5]))
+            await asyncio.sleep(0)
+        await sending
+        arrived = await rig.arrive(len(frames))
+        assert sorted(arrived) == frames
+        stats = rig.link.a_to_b.stats
+        assert (stats.frames, stats.delivered, stats.lost) == (20_000, 20_000, 0)
+        assert lib.core_link_is_up(rig.link.ptr)
