@@ -24,6 +24,7 @@ import uvloop
 
 from aioemu.api import Machine
 from aioemu.config import DeviceOptions, MachineConfig, OptionGroup
+from aioemu.images import debian_guest
 from tests.bench.harness import Figure, Options, interleave, need, of_samples
 from tests.bench.payload import finished, machine, need_kvm
 from tests.guests.build import payload
@@ -191,7 +192,52 @@ def bench_busy(options: Options) -> Iterator[Figure]:
     yield of_samples(name, taken["inside"][0], "us", limit=1.1, reference=reference, note="or in another process")
 
 
-BENCHES: dict[str, Any] = {"block": bench, "block-busy": bench_busy}
+# ---- Linux on a software processor -------------------------------------------------------------------------------
+
+LINUX_RC = """
+read -r begin idle </proc/uptime
+dd if=/dev/vda of=/dev/null bs=4k count={count} iflag=direct 2>/dev/null
+read -r end idle </proc/uptime
+echo "took $begin $end"
+"""
+
+
+def take_linux(words: list[str], count: int) -> Sample:
+    """Microseconds of one read, by the guest's own clock."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=False)
+    found = re.search(r"took ([0-9.]+) ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    return (float(found[2]) - float(found[1])) * 1e6 / count, 0.0
+
+
+def bench_linux(options: Options) -> Iterator[Figure]:
+    """4 KiB direct reads of dd in Debian's kernel, on tcg, with an iothread."""
+    count = options.pick(20000, 4000)
+    guest = debian_guest(modules=["virtio_pci", "virtio_blk"], rc=LINUX_RC.format(count=count))
+    with image() as file:
+
+        def words(program: list[str], aio: str) -> list[str]:
+            return [
+                *program,
+                *("-accel", "tcg", "-m", "256M", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
+                *("-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", guest.append),
+                *("-blockdev", RAW.format(file=file) + f",file.aio={aio}", "-object", "iothread,id=io0"),
+                *("-device", "virtio-blk-pci,drive=d,iothread=io0"),
+            ]
+
+        board = ["-M", "q35"]
+        ours = words([sys.executable, "-m", "aioemu", *board], "io_uring")
+        takers = {"aioemu": partial(take_linux, ours, count)}
+        for setting, aio in QEMU_SETTINGS.items():
+            takers[setting] = partial(take_linux, words([need("qemu-system-x86_64"), *board], aio), count)
+        taken = run(takers, options.pick(5, 1))
+    best = min(QEMU_SETTINGS, key=lambda setting: statistics.median(taken[setting][0]))
+    samples, reference = taken["aioemu"][0], statistics.median(taken[best][0])
+    note = f"{1e3 / statistics.median(samples):.1f}k/s, QEMU {best}"
+    yield of_samples("Linux on tcg, 4 KiB direct read", samples, "us", limit=1 / 1.5, reference=reference, note=note)
+
+
+BENCHES: dict[str, Any] = {"block": bench, "block-busy": bench_busy, "block-linux": bench_linux}
 
 if __name__ == "__main__":
     print(uvloop.run(_measure(Path(sys.argv[1]), sys.argv[2], sys.argv[3])))
