@@ -9,7 +9,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from aioemu.config.grammar import did_you_mean, parse_pairs, parse_size
-from aioemu.config.keyval import unflatten
+from aioemu.config.keyval import parse_keyval, unflatten
 from aioemu.config.model import (
     AccelOptions,
     Actions,
@@ -34,7 +34,8 @@ def build_config(base: MachineConfig, **keywords: Any) -> MachineConfig:
     cpu: "host,-avx"; smp: a number or Smp; memory: bytes or "512M" (a bare number in a string is MiB, as for -m);
     kernel, initrd: paths; append: the kernel command line; devices: "isa-debug-exit,iobase=0x501" or DeviceOptions;
     netdevs: "tap,id=net0,ifname=tap0" or OptionGroup; nics: "tap,ifname=tap0,mac=..." or OptionGroup; drives:
-    "file=disk.qcow2,format=qcow2,if=none,id=d" or OptionGroup; chardevs, serials: as in MachineConfig; uuid: UUID or
+    "file=disk.qcow2,format=qcow2,if=virtio" or OptionGroup; blockdevs: "raw,node-name=d,file.driver=file,..." or a
+    mapping as blockdev-add takes it; chardevs, serials: as in MachineConfig; uuid: UUID or
     text; no_reboot, no_shutdown: bool; any other field of MachineConfig by its name. ConfigError names an unknown
     keyword and the nearest known one.
     """
@@ -128,7 +129,22 @@ def read_nics(value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
 
 def read_drives(value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
     """Disks with their media as -drive names them."""
-    return _groups("drive", value)
+    return tuple(_drive(each) if isinstance(each, str) else each for each in value)
+
+
+def _drive(text: str) -> OptionGroup:
+    values: dict[str, Any] = dict(parse_pairs(text))  # dotted keys stay: `file` is a name beside the `file.` options
+    return OptionGroup("drive", None, values.pop("id", None), values)
+
+
+def read_blockdevs(value: Sequence[str | Mapping[str, Any] | OptionGroup]) -> tuple[OptionGroup, ...]:
+    """Block nodes as -blockdev names them, or as the JSON of blockdev-add."""
+    return tuple(each if isinstance(each, OptionGroup) else _blockdev(each) for each in value)
+
+
+def _blockdev(given: str | Mapping[str, Any]) -> OptionGroup:
+    values = parse_keyval("-blockdev", given, "driver") if isinstance(given, str) else dict(given)
+    return OptionGroup("blockdev", values.pop("driver", None), None, values)
 
 
 def _groups(option: str, value: Sequence[str | OptionGroup]) -> tuple[OptionGroup, ...]:
@@ -168,6 +184,7 @@ _READERS: Mapping[str, Any] = {
     "memory": read_memory,
     "devices": read_devices,
     "drives": read_drives,
+    "blockdevs": read_blockdevs,
     "netdevs": read_netdevs,
     "nics": read_nics,
     "uuid": _uuid,

@@ -129,6 +129,18 @@ class Drives:
             self._automatic.append((name, drive))
         return backend
 
+    async def delete(self, name: str) -> None:
+        """Close a drive (drive_del); one that a device has stays until that goes."""
+        backend = self.backends.get(name)
+        if backend is None:
+            raise EmuError(f"Device '{name}' not found")
+        if backend.device is not None:
+            raise EmuError(f"Device '{name}' is in use")
+        del self.backends[name]
+        node = backend.eject()
+        if node is not None:
+            await self.graph.release(node)
+
     async def _open_image(self, drive: Drive) -> Node[Any]:
         """A drive's node, and what the drive puts over it."""
         from aioemu.blockdev.legacy import open_image

@@ -1,10 +1,13 @@
-"""`info block` and `info blockstats`, laid out as tools read them."""
+"""Disks in the text monitor: `info block` and `info blockstats`, as tools read them, and what changes disks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from aioemu.config.grammar import parse_pairs, parse_size
+from aioemu.errors import MonitorError
 from aioemu.protocol.commands.block_types import BlockDeviceInfo, BlockInfo, ImageInfo
+from aioemu.protocol.hmp.table import HmpCommand, parameters
 
 if TYPE_CHECKING:
     from aioemu.protocol.hmp.interpreter import Interpreter
@@ -25,6 +28,39 @@ async def block(interpreter: Interpreter, values: dict[str, Any]) -> str:
         return "\n".join(_entry(drive, node, values["v"]) for drive, node in chosen)
     drives = [each for each in await interpreter.qmp("query-block") if values["device"] in (None, each.device)]
     return "\n".join(_entry(drive, drive.inserted, values["v"]) for drive in drives)
+
+
+async def resize(interpreter: Interpreter, values: dict[str, Any]) -> str:
+    """A size in MiB, or with a suffix."""
+    size = parse_size(values["size"], "M")
+    if size is None:
+        raise MonitorError("invalid size")
+    await interpreter.qmp("block_resize", {"device": values["device"], "size": size})
+    return ""
+
+
+async def set_io_throttle(interpreter: Interpreter, values: dict[str, Any]) -> str:
+    """By drive, or by device where there is no such drive."""
+    names = {each.device for each in await interpreter.qmp("query-block")}
+    given = dict(values)
+    device = given.pop("device")
+    await interpreter.qmp("block_set_io_throttle", {"device" if device in names else "id": device, **given})
+    return ""
+
+
+async def drive_add(interpreter: Interpreter, values: dict[str, Any]) -> str:
+    """A drive for a device that is plugged in later; the PCI address means nothing then."""
+    given: dict[str, Any] = dict(parse_pairs(values["opts"]))
+    if given.get("if", "ide") != "none":
+        raise MonitorError(f"Can't hot-add drive to type {given.get('if', 'ide')}: use if=none and device_add")
+    await interpreter.machine.drives.add(given.pop("id", None), given)
+    return "OK\n"
+
+
+async def drive_del(interpreter: Interpreter, values: dict[str, Any]) -> str:
+    """Close a drive that no device has."""
+    await interpreter.machine.drives.delete(values["id"])
+    return ""
 
 
 async def blockstats(interpreter: Interpreter, values: dict[str, Any]) -> str:
@@ -96,3 +132,34 @@ def _sized(count: int) -> str:
     """A size in the largest unit that leaves a whole part, to three digits."""
     unit = max(0, (count.bit_length() - 1) // 10) if count else 0
     return f"{count / (1 << 10 * unit):.3g} {UNITS[unit]}"
+
+
+COMMANDS: tuple[HmpCommand, ...] = (
+    HmpCommand(
+        "block_resize",
+        "device size",
+        "resize a block image",
+        resize,
+        parameters("device", "size"),
+        ("block_resize",),
+    ),
+    HmpCommand(
+        "block_set_io_throttle",
+        "device bps bps_rd bps_wr iops iops_rd iops_wr",
+        "change I/O throttle limits for a block drive",
+        set_io_throttle,
+        parameters(
+            "device", "bps:number", "bps_rd:number", "bps_wr:number", "iops:number", "iops_rd:number", "iops_wr:number"
+        ),
+        ("block_set_io_throttle", "query-block"),
+    ),
+    HmpCommand(
+        "drive_add",
+        "[[<domain>:]<bus>:]<slot> [file=file][,if=none][,...]",
+        "add drive to PCI storage controller",
+        drive_add,
+        parameters("pci_addr", "opts:rest"),
+        needs=("drives",),
+    ),
+    HmpCommand("drive_del", "device", "remove host block device", drive_del, parameters("id"), needs=("drives",)),
+)

@@ -14,6 +14,7 @@ from aioemu.devices.scancodes import key_numbers
 from aioemu.errors import MonitorError
 from aioemu.protocol.framing import encode
 from aioemu.protocol.hmp import network, usernet
+from aioemu.protocol.hmp.block import COMMANDS as BLOCK_COMMANDS
 from aioemu.protocol.hmp.memory import dump, number
 from aioemu.protocol.hmp.table import HmpCommand, Run, find, parameters
 
@@ -164,6 +165,7 @@ _FILE = parameters("val:number", "size:number", "filename")
 _FORMATTED = parameters("format:format", "address:number")
 
 COMMANDS: tuple[HmpCommand, ...] = (
+    *BLOCK_COMMANDS,
     HmpCommand(
         "balloon",
         "target",

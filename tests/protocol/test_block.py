@@ -235,6 +235,23 @@ async def test_people_read_it(desk: Desk, image: Path) -> None:
     assert (await desk.monitor.run("info blockstats")).startswith("d: rd_bytes=0 wr_bytes=0 rd_operations=0")
 
 
+async def test_people_change_disks(desk: Desk, image: Path) -> None:
+    """drive_add and drive_del, block_resize in MiB, block_set_io_throttle."""
+    run = desk.monitor.run
+    assert await run(f"drive_add 0 file={image},if=none,id=h,format=raw,file.locking=off") == "OK\n"
+    assert "h (#" in await run("info block h")
+    assert "Can't hot-add drive" in await run(f"drive_add 0 file={image}")
+    assert await run("block_resize h 3") == ""
+    assert image.stat().st_size == 3 * MIB
+    assert await run("block_resize h 1536k") == ""
+    assert image.stat().st_size == 1536 << 10
+    assert "invalid size" in await run("block_resize h x")
+    assert await run("block_set_io_throttle h 0 0 0 7 0 0") == ""
+    assert "iops=7" in await run("info block h")
+    assert await run("drive_del h") == ""
+    assert "Device 'h' not found" in await run("drive_del h")
+
+
 async def _states(desk: Desk, job: str) -> list[str]:
     """All states of a job, once it has concluded."""
     async with asyncio.timeout(10):
