@@ -79,6 +79,10 @@ class UserNetdev:
         """How many of the host's descriptors the guest's connections hold."""
         return int(lib.core_slirp_sockets(self.port.ptr))
 
+    def hold(self, on: bool) -> None:
+        """The guest's time stands still, or goes on: connections wait meanwhile, and none times out by it."""
+        lib.core_slirp_hold(self.port.ptr, on)
+
     def add_hostfwd(self, rule: str) -> None:
         """Forward a port of the host's into the guest. ConfigError names what is wrong with the rule."""
         forward = parse_hostfwd(rule)

@@ -372,6 +372,7 @@ int core_slirp_hostfwd_remove(core_port *port, int udp, const uint8_t *host, uin
 int core_slirp_guestfwd(core_port *port, int kind, const char *target, const uint8_t *address, int number);
 int core_slirp_info(core_port *port, char *text, int room);
 int core_slirp_sockets(core_port *port);
+void core_slirp_hold(core_port *port, int on);
 /* netsock.c: a port whose other side is a socket */
 core_port *core_netsock_new(core_io *io);
 int core_netsock_news_fd(core_port *port); /* readable: the connection has ended, detach it */

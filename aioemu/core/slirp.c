@@ -89,7 +89,7 @@ static bool send_batch(struct core_slirp *s) {
     return taken == count;
 }
 
-static void flush(struct core_slirp *s) {
+void core_slirp_flush(struct core_slirp *s) {
     while (!s->blocked && s->outbox.first) {
         s->blocked = !send_batch(s);
     }
@@ -138,7 +138,10 @@ static void input(struct core_slirp *s, struct slirp_queue *frames) {
 }
 
 /* Everything that is to be done: in the io context. */
-static void work(struct core_slirp *s) {
+void core_slirp_work(struct core_slirp *s) {
+    if (s->held) {
+        return;
+    }
     struct slirp_queue frames;
     pthread_mutex_lock(&s->lock);
     frames = s->inbox;
@@ -150,7 +153,7 @@ static void work(struct core_slirp *s) {
     input(s, &frames);
     core_slirp_look(s);
     core_slirp_settle(s);
-    flush(s);
+    core_slirp_flush(s);
     if (tell) {
         core_port_ready(&s->port, CORE_PORT_ALL_QUEUES);
     }
@@ -160,7 +163,7 @@ static void turn(void *arg) {
     struct core_slirp *s = arg;
     atomic_store(&s->posted, false);
     if (!atomic_load(&s->closed)) {
-        work(s);
+        core_slirp_work(s);
     }
     drop_reference(s);
 }
@@ -169,7 +172,7 @@ static void unblock(void *arg) {
     struct core_slirp *s = arg;
     if (!atomic_load(&s->closed)) {
         s->blocked = false;
-        flush(s);
+        core_slirp_flush(s);
     }
     drop_reference(s);
 }
@@ -212,16 +215,16 @@ static void slirp_ready(struct core_port *port, uint32_t queue) {
 
 static void sockets_ready(struct core_io_source *source, uint32_t events) {
     (void)events;
-    work((struct core_slirp *)((char *)source - offsetof(struct core_slirp, source)));
+    core_slirp_work((struct core_slirp *)((char *)source - offsetof(struct core_slirp, source)));
 }
 
 static void time_is_up(struct core_io_timer *timer) {
-    work((struct core_slirp *)((char *)timer - offsetof(struct core_slirp, timer)));
+    core_slirp_work((struct core_slirp *)((char *)timer - offsetof(struct core_slirp, timer)));
 }
 
 static int64_t clock_get_ns(void *opaque) {
-    (void)opaque;
-    return core_monotonic_ns();
+    const struct core_slirp *s = opaque;
+    return (s->held ? s->held_ns : core_monotonic_ns()) - s->behind_ns;
 }
 
 static void guest_error(const char *message, void *opaque) {
@@ -241,40 +244,13 @@ static void swallow(const char *domain, int level, const char *message, void *op
     (void)opaque;
 }
 
-static void wake_fires(struct core_io_timer *timer) {
-    struct slirp_wake *wake = (struct slirp_wake *)timer;
-    wake->fire(wake->opaque);
-    core_slirp_settle(wake->owner);
-    flush(wake->owner);
-}
-
-static void *timer_new(slirp_timer_fn fire, void *fire_opaque, void *opaque) {
-    struct core_slirp *s = opaque;
-    struct slirp_wake *wake = &s->wakes[s->wake_count < SLIRP_WAKES - 1 ? s->wake_count++ : SLIRP_WAKES - 1];
-    wake->timer.fire = wake_fires;
-    wake->owner = s;
-    wake->fire = fire;
-    wake->opaque = fire_opaque;
-    return wake;
-}
-
-static void timer_free(void *timer, void *opaque) {
-    struct core_slirp *s = opaque;
-    core_io_timer_clear(s->io, timer);
-}
-
-static void timer_mod(void *timer, int64_t due_ms, void *opaque) {
-    struct core_slirp *s = opaque;
-    core_io_timer_set(s->io, timer, due_ms * 1000000);
-}
-
 static const struct slirp_callbacks callbacks = {
     .send_packet = send_packet,
     .guest_error = guest_error,
     .clock_get_ns = clock_get_ns,
-    .timer_new = timer_new,
-    .timer_free = timer_free,
-    .timer_mod = timer_mod,
+    .timer_new = core_slirp_timer_new,
+    .timer_free = core_slirp_timer_free,
+    .timer_mod = core_slirp_timer_mod,
     .register_poll_fd = core_slirp_register,
     .unregister_poll_fd = core_slirp_unregister,
     .notify = notify,
@@ -288,7 +264,7 @@ void core_slirp_enter(struct core_slirp *s) {
 
 void core_slirp_leave(struct core_slirp *s) {
     core_slirp_settle(s);
-    flush(s);
+    core_slirp_flush(s);
     core_io_leave(s->io);
 }
 

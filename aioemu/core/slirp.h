@@ -126,6 +126,7 @@ enum {
     SLIRP_INBOX_BYTES = 1 << 20,  /* frames of the guest that wait for their turn: then its NIC waits */
     SLIRP_OUTBOX_BYTES = 4 << 20, /* frames that wait for the guest: more than the windows of sixteen connections */
     SLIRP_WAKES = 4,              /* more than it has timers */
+    SLIRP_HELD_NS = 100000000,    /* how often a timer looks whether time goes on */
     SLIRP_BATCH = 64,             /* frames given to the NIC at once */
 };
 
@@ -172,7 +173,9 @@ struct core_slirp {
     struct core_slirp_guard guard;
     struct core_slirp_datagram *datagrams; /* NULL until there is a fragment */
     struct slirp_queue outbox;
-    bool blocked; /* the NIC takes no more: wait for its ready */
+    bool blocked;               /* the NIC takes no more: wait for its ready */
+    bool held;                  /* the guest's time stands still, and with it the library's */
+    int64_t held_ns, behind_ns; /* since when (CLOCK_MONOTONIC); how much its clock is behind that */
     struct core_io_source source;
     struct core_io_timer timer;
     struct slirp_wake wakes[SLIRP_WAKES];
@@ -195,7 +198,14 @@ void core_slirp_settle(struct core_slirp *s);
 void core_slirp_look(struct core_slirp *s);
 void core_slirp_register(int fd, void *opaque);
 void core_slirp_unregister(int fd, void *opaque);
+void *core_slirp_timer_new(slirp_timer_fn fire, void *fire_opaque, void *opaque);
+void core_slirp_timer_free(void *timer, void *opaque);
+void core_slirp_timer_mod(void *timer, int64_t due_ms, void *opaque);
 
 /* slirp.c: a call into the library from the control thread, between the two. */
+/* slirp.c, in the io context: do what is to be done; give the NIC what waits for it. A call into the library from the
+ * control thread stands between enter and leave. */
+void core_slirp_work(struct core_slirp *s);
+void core_slirp_flush(struct core_slirp *s);
 void core_slirp_enter(struct core_slirp *s);
 void core_slirp_leave(struct core_slirp *s);

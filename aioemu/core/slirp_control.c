@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "slirp.h"
 
@@ -63,6 +64,21 @@ int core_slirp_info(core_port *port, char *text, int room) {
     s->library.free(info);
     core_slirp_leave(s);
     return size;
+}
+
+/* The guest's time stands still, or goes on: so does the library's. What comes meanwhile waits. */
+void core_slirp_hold(core_port *port, int on) {
+    struct core_slirp *s = core_slirp_of(port);
+    core_slirp_enter(s);
+    if (s->held != (on != 0)) {
+        int64_t now_ns = core_monotonic_ns();
+        s->behind_ns += on ? 0 : now_ns - s->held_ns;
+        s->held_ns = now_ns;
+        s->held = on != 0;
+        core_io_change(&s->source, on ? 0 : EPOLLIN);
+        core_slirp_work(s);
+    }
+    core_slirp_leave(s);
 }
 
 /* Host descriptors that the guest's connections have now. */

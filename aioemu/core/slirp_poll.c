@@ -131,7 +131,7 @@ void core_slirp_settle(struct core_slirp *s) {
             forget(s, &s->watches[fd], fd);
         }
     }
-    if (timeout_ms < ENDLESS_MS) {
+    if (timeout_ms < ENDLESS_MS && !s->held) {
         core_io_timer_set(s->io, &s->timer, core_monotonic_ns() + (int64_t)timeout_ms * 1000000);
     } else {
         core_io_timer_clear(s->io, &s->timer);
@@ -141,4 +141,37 @@ void core_slirp_settle(struct core_slirp *s) {
 void core_slirp_look(struct core_slirp *s) {
     bool failed = poll(s->polls, (nfds_t)s->poll_count, 0) < 0;
     s->library.pollfds_poll(s->instance, failed, get_revents, s);
+}
+
+/* ---- the library's own timers ------------------------------------------------------------------------------------ */
+
+static void wake_fires(struct core_io_timer *timer) {
+    struct slirp_wake *wake = (struct slirp_wake *)timer;
+    if (wake->owner->held) {
+        core_io_timer_set(wake->owner->io, timer, core_monotonic_ns() + SLIRP_HELD_NS);
+        return;
+    }
+    wake->fire(wake->opaque);
+    core_slirp_settle(wake->owner);
+    core_slirp_flush(wake->owner);
+}
+
+void *core_slirp_timer_new(slirp_timer_fn fire, void *fire_opaque, void *opaque) {
+    struct core_slirp *s = opaque;
+    struct slirp_wake *wake = &s->wakes[s->wake_count < SLIRP_WAKES - 1 ? s->wake_count++ : SLIRP_WAKES - 1];
+    wake->timer.fire = wake_fires;
+    wake->owner = s;
+    wake->fire = fire;
+    wake->opaque = fire_opaque;
+    return wake;
+}
+
+void core_slirp_timer_free(void *timer, void *opaque) {
+    struct core_slirp *s = opaque;
+    core_io_timer_clear(s->io, timer);
+}
+
+void core_slirp_timer_mod(void *timer, int64_t due_ms, void *opaque) {
+    struct core_slirp *s = opaque;
+    core_io_timer_set(s->io, timer, due_ms * 1000000 + s->behind_ns);
 }

@@ -185,6 +185,9 @@ class Nics:
         """The machine stands still, or goes on."""
         for nic in self.cards:
             nic.card.hold(on)
+        for back_end in self.back_ends.values():
+            if (hold := getattr(back_end.netdev, "hold", None)) is not None:
+                hold(on)
 
     def close(self) -> None:
         """Close every back end, the last first, and what cards hold of the host."""

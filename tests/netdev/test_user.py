@@ -145,6 +145,29 @@ async def test_datagrams_are_forwarded(plug: Plug) -> None:
         assert not netdev.remove_hostfwd(f"udp:127.0.0.1:{free}")
 
 
+async def test_time_stands_still_for_connections_too(plug: Plug) -> None:
+    """While the machine is paused nothing is sent again and nothing times out; then it goes on where it was."""
+    netdev, guest = await plug()
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0)
+    connection = TcpConnection(guest, 4000, (GATEWAY, server.sockets[0].getsockname()[1]))
+    await connection.open()
+    await settled(lambda: bool(writers))
+    writers[0].write(b"lost")
+    await guest.receive(lambda frame: frame.endswith(b"lost"))  # and not acknowledged
+
+    netdev.hold(True)
+    writers[0].write(b" and found")
+    guest.send(ping("10.0.2.15", GATEWAY))
+    await asyncio.sleep(1.5)  # time passes: three times what makes it send again
+    assert guest.box.take() is None
+
+    netdev.hold(False)
+    assert await connection.read(14) == b"lost and found"
+    server.close()
+    writers[0].close()
+
+
 async def test_a_unix_socket_leads_into_the_guest(plug: Plug, tmp_path: Path) -> None:
     """hostfwd from a path: an old socket there is replaced, and the path is gone with the network."""
     path = tmp_path / "web"
