@@ -171,6 +171,11 @@ class Nics:
         nic.port.close()
         self._gone.append(nic)
 
+    def let_go(self, nic: Nic) -> None:
+        """A card that went is on no bus any more: nobody rings its bells, so they go too."""
+        self._gone.remove(nic)
+        nic.card.shut()
+
     def set_link(self, name: str, up: bool) -> None:
         """By the name of a card or of a back end (set_link)."""
         nic = next((nic for nic in self.cards if nic.name == name), None)

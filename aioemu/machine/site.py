@@ -221,6 +221,7 @@ class Site:
         nic = Nic(name, self._options.driver, card, context.ptr)
         card.io = lambda: nic.io
         self.kit.nics.add_card(nic, netdev)
+        self.kit.closers.on_leave(lambda: self.kit.nics.let_go(nic))  # last of all
         self.kit.closers.append(lambda: self.kit.nics.remove_card(nic))
         return card
 

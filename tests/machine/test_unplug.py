@@ -28,7 +28,14 @@ from tests.machine.hotslot import BLINKING, ON, SLTCTL, Bench
 CYCLES = 1100  # more than a machine has notifiers
 ROUND = 100
 RSS_BYTES = 4 << 20  # what a thousand cycles may leave with the allocator
-MODELS = ("virtio-rng-pci", "virtio-balloon-pci", "virtio-serial-pci", "pvpanic-pci")
+MODELS: dict[str, dict[str, str]] = {
+    "virtio-rng-pci": {},
+    "virtio-balloon-pci": {},
+    "virtio-serial-pci": {},
+    "pvpanic-pci": {},
+    "virtio-blk-pci": {"drive": "disk", "iothread": "io0"},
+    "virtio-net-pci": {"netdev": "net0", "iothread": "io0"},
+}
 BAR = 0x4000_0000_00  # where the guest puts the registers
 
 
@@ -72,10 +79,14 @@ def drive(bench: Bench, model: str) -> None:
 async def test_a_thousand_devices_come_and_go(bench: Bench, model: str) -> None:
     """Descriptors, threads, tasks, regions, chips and memory are afterwards what they were before."""
     machine = bench.machine
+    await bench.hub.execute("object-add", {"qom-type": "iothread", "id": "io0"})
+    await bench.hub.execute("blockdev-add", {"driver": "null-co", "node-name": "disk", "size": 1 << 20})
+    await bench.hub.execute("netdev_add", {"type": "hubport", "id": "net0", "hubid": 0})
 
     async def cycles(count: int) -> None:
         for number in range(count):
-            await bench.hub.execute("device_add", {"driver": model, "id": "d", "bus": "port0"})
+            given = {"driver": model, "id": "d", "bus": "port0", **MODELS[model]}
+            await bench.hub.execute("device_add", given)
             if number % 10 == 0:
                 drive(bench, model)
             if model == "virtio-serial-pci":
@@ -95,6 +106,9 @@ async def test_a_thousand_devices_come_and_go(bench: Bench, model: str) -> None:
     assert len(machine.native.router.regions) == regions
     assert set(machine.kit.chips) == chips
     assert rss_bytes() - rss < RSS_BYTES
+    await bench.hub.execute("blockdev-del", {"node-name": "disk"})  # nobody holds on to what it used
+    await bench.hub.execute("netdev_del", {"id": "net0"})
+    await bench.hub.execute("object-del", {"id": "io0"})
 
 
 async def test_events_say_what_went(bench: Bench) -> None:
@@ -204,7 +218,8 @@ async def test_task_of_a_device_ends_with_it(bench: Bench) -> None:
 async def test_linux_uses_what_comes_and_lets_it_go() -> None:
     """Debian's kernel binds each device to its driver when it comes, and lets it go when asked, with messages by MSI-X
     and the rings in use."""
-    image = debian_guest(modules=("virtio_pci", "virtio_rng", "virtio_balloon", "virtio_console"))
+    kinds = ("rng", "balloon", "console", "blk", "net")
+    image = debian_guest(modules=("virtio_pci", *(f"virtio_{kind}" for kind in kinds)))
     keywords: dict[str, Any] = {
         "machine": "q35",
         "accel": "tcg",
@@ -217,12 +232,17 @@ async def test_linux_uses_what_comes_and_lets_it_go() -> None:
         "virtio-rng-pci": "virtio_rng",
         "virtio-balloon-pci": "virtio_balloon",
         "virtio-serial-pci": "virtio_console",
+        "virtio-blk-pci": "virtio_blk",
+        "virtio-net-pci": "virtio_net",
     }
     ports = [f"pcie-root-port,id=port{n},slot={n + 1}" for n in range(len(models))]
     async with Vm(devices=ports, **keywords) as vm:
         await vm.console.expect(PROMPT, 120)
+        await vm.qmp("blockdev-add", driver="null-co", node_name="disk", size=1 << 20)
+        await vm.qmp("netdev_add", type="hubport", id="net0", hubid=0)
         for number, (model, driver) in enumerate(models.items()):
-            await vm.qmp("device_add", driver=model, id=f"d{number}", bus=f"port{number}")
+            more = {key: value for key, value in MODELS[model].items() if key != "iothread"}
+            await vm.qmp("device_add", driver=model, id=f"d{number}", bus=f"port{number}", **more)
             await vm.console.send(f"until ls /sys/bus/virtio/drivers/{driver} | grep virtio; do sleep 0.1; done\n")
             await vm.console.expect(r"\nvirtio\d", 60)
         await asyncio.gather(*(vm.unplug(f"d{number}", timeout=120) for number in range(len(models))))
