@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -174,6 +175,12 @@ class Engine:
                 self._failed(DiskError(bool(ask.write), int(ask.error), NAMES[ask.action], int(ask.offset)))
                 continue
             work = self._serve(int(ask.id), int(ask.kind), int(ask.offset), int(ask.size), bool(ask.write), ask.unmap)
+            if ask.kind == lib.CORE_BLK_ASK_EXTENT:
+                try:
+                    waits_for = work.send(None)  # most need not wait: a task would cost as much as the answer
+                except StopIteration:
+                    continue
+                work = _go_on(work, waits_for)
             task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -227,6 +234,27 @@ class Engine:
                     raise HostError(f"{self.backend.describe()}: extent at {offset}", -rc)
                 return
         raise HostError(f"{self.backend.describe()}: extent at {offset}", errno.EIO)
+
+
+async def _go_on(work: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    """What is left of a coroutine that was begun without a task and waits for something."""
+    await _steps(work, waits_for)
+
+
+@coroutine
+def _steps(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    while True:
+        try:
+            got = yield waits_for
+        except BaseException as exc:
+            step: Callable[[Any], Any] = work.throw
+            given: Any = exc
+        else:
+            step, given = work.send, got
+        try:
+            waits_for = step(given)
+        except StopIteration:
+            return
 
 
 def flush_fd(node: Node[Any]) -> int:

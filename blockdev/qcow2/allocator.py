@@ -95,6 +95,22 @@ class Allocator:
             self._note_used(first + count)
             return taken
 
+    def take_now(self) -> int | None:
+        """One cluster that reads as zeros and has its place in the file; None where that needs more than a look."""
+        image, width = self._image, self._image.width
+        cluster = self._hint
+        number, at = divmod(cluster, width.per_block)
+        entries = image.refcount_table.entries
+        if cluster < self._fresh or cluster + 1 << image.layout.bits > image.store.size or number >= len(entries):
+            return None
+        block = image.block_cache.peek(entries[number] & BLOCK_MASK)
+        if block is None or width.get(block, at) or image.is_metadata(cluster, 1):
+            return None
+        width.put(block, at, 1)
+        self._hint = cluster + 1
+        self._note_used(cluster + 1)
+        return cluster
+
     async def _refuse_metadata(self, first: int, count: int) -> None:
         """Counts that call metadata free are wrong, and so is all that would come of them. Awaits only to raise."""
         image = self._image

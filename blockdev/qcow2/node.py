@@ -62,12 +62,7 @@ class Qcow2Node(Node[Qcow2Options]):
         """Map a range that has no clusters; (keep): as an external data file holds it, not as zeros."""
         image = self.image
         await self._begin(image)
-        end = start + length + image.layout.mask & ~image.layout.mask
-        while start < end:
-            if keep:
-                start += await self._writer.link_external(start, end - start)
-            else:
-                start += await self._writer.allocate_clear(start, end - start)
+        await self._writer.map_all(start, start + length + image.layout.mask & ~image.layout.mask, keep)
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -207,6 +202,11 @@ class Qcow2Node(Node[Qcow2Options]):
         """A place of its own for the byte at (offset) and what follows; ASK where whole clusters need no old bytes."""
         await self._begin(image)
         mask, cluster = image.layout.mask, image.layout.cluster
+        if self.backing is None and (host := self._writer.place_now(offset & ~mask)) is not None:
+            start = offset & ~mask
+            found = await self._data_extent(image, Run(Kind.DATA, min(cluster, self.size - start), host, True), start)
+            self._void_rest(start, start + found.length, found)
+            return found
         low = high = offset  # what was given a place of zeros here
         while True:
             run = await image.lookup(low, min(max(size, LOOK_AHEAD * cluster, high - low), self.size - low))

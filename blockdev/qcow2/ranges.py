@@ -25,6 +25,10 @@ class RangeLock:
     def __init__(self) -> None:
         self._holds: list[_Hold] = []
 
+    def is_free(self, start: int, end: int) -> bool:
+        """Whether nobody holds or waits for any part of a range."""
+        return not any(other.start < end and start < other.end for other in self._holds)
+
     @asynccontextmanager
     async def hold(self, start: int, end: int, shared: bool = False) -> AsyncIterator[None]:
         """Hold [start, end) until the block ends, after all that overlap and came before."""

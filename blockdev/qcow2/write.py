@@ -57,6 +57,28 @@ class Writer:
         self._batch = min(self._batch * 2, BATCH_MAX)
         return wanted
 
+    def place_now(self, start: int) -> int | None:
+        """Map the cluster at (start), on an image without a backing file, to zeros of its own; its host offset.
+
+        What a random writer needs for each of its requests, so it takes no turns with anything and waits for nothing:
+        None where it would have to, and where a sequential writer should get more.
+        """
+        image, layout = self._image, self._image.layout
+        entry = image.l1.entries[start >> layout.span_bits]
+        if start == self._next or layout.extended or layout.external or not entry & COPIED:
+            return None
+        table = image.l2_cache.peek(entry & OFFSET_MASK)
+        index = layout.index(start)
+        if table is None or table.entries[index] or not image.ranges.is_free(start, start + layout.cluster):
+            return None
+        cluster = image.allocator.take_now()
+        if cluster is None:
+            return None
+        table.put(index, cluster << layout.bits | COPIED)
+        image.mapping += 1
+        self._next = start + layout.cluster
+        return cluster << layout.bits
+
     async def clear_run(self, start: int, length: int) -> int:
         """How much of [start, start + length), in whole clusters, has no host cluster and reads as zeros."""
         image = self._image
@@ -94,6 +116,12 @@ class Writer:
         self._link(table, layout.index(start), host, count)
         self._next = start + (count << layout.bits)
         return count << layout.bits
+
+    async def map_all(self, start: int, end: int, keep: bool) -> None:
+        """Map whole clusters that are not mapped; (keep): as the external data file holds them, not as zeros."""
+        while start < end:
+            step = self.link_external if keep else self.allocate_clear
+            start += await step(start, end - start)
 
     async def link_external(self, start: int, length: int) -> int:
         """Map the clusters from (start) on to the external data file, whatever it holds; how many bytes."""
