@@ -97,11 +97,16 @@ static bool have_uring(struct core_blk *b) {
 static bool put_into_uring(struct core_blk *b, struct blk_req *r) {
     static const enum uring_op ops[] = {
         [BLK_OP_READ] = URING_READ, [BLK_OP_WRITE] = URING_WRITE, [BLK_OP_SYNC] = URING_SYNC};
+    struct uring *ring = &b->uring.ring;
+    uint32_t most = core_io_max_batch(b->io);
     for (int tries = 0; tries < 2; tries++) {
-        if (uring_put(&b->uring.ring, ops[r->op], r->op_fd, r->part, r->part_count, r->op_offset, r)) {
+        if (uring_put(ring, ops[r->op], r->op_fd, r->part, r->part_count, r->op_offset, r)) {
+            if (most && ring->gathered >= most) {
+                (void)uring_submit(ring, false);
+            }
             return true;
         }
-        (void)uring_submit(&b->uring.ring, false);
+        (void)uring_submit(ring, false);
     }
     return false;
 }

@@ -29,6 +29,9 @@ struct core_io_timer {
     bool set;
 };
 
+/* Requests that who gathers them should hand to the kernel at once at most (aio-max-batch); 0: as many as it likes. */
+uint32_t core_io_max_batch(const struct core_io *io);
+
 /* 0 or -errno. A source belongs to one context at a time. */
 int core_io_add(struct core_io *io, struct core_io_source *s);
 int core_io_change(struct core_io_source *s, uint32_t events);

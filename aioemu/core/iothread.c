@@ -49,6 +49,10 @@ int core_io_set_poll(core_io *io, int64_t max_ns, uint32_t grow, uint32_t shrink
     return 0;
 }
 
+uint32_t core_io_max_batch(const struct core_io *io) {
+    return io->max_batch;
+}
+
 /* Let a thread called (name) drive the context from now on. Not for one that the reactor drives. */
 int core_io_thread_start(core_io *io, const char *name) {
     if (io->has_thread) {

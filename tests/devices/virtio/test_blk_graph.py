@@ -149,3 +149,21 @@ async def test_a_qcow2_image_over_a_raw_one(tmp_path: Path, raw: Path, thread: b
     flat = tmp_path / "flat"
     flat.write_bytes(model)
     subprocess.run(["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", str(image), str(flat)], check=True)
+
+
+@every_thread
+async def test_requests_that_are_out_are_saved(raw: Path, thread: bool) -> None:
+    """A request that waits for `cont` is in the saved state, and is done where that is loaded."""
+    async with disk(faulty(raw, **once("write", 28)), thread=thread) as d:
+        number, writable, room = d.put(WRITE, 4, b"new!" * 128)
+        d.rings[0].kick()
+        await d.until(lambda: bool(d.errors))
+        d.device.engine.hold()
+        state = d.device.save()
+        assert len(state["in_flight"][0]) == 1
+        d.device.load(state)
+        d.device.engine.go_on()
+        await d.wait(number)
+        assert d.back(writable, room) == (OK, b"")
+        assert (await d.ask(READ, 4, room=4))[0] == IOERR
+    assert raw.read_bytes()[4 * SECTOR : 5 * SECTOR] == b"new!" * 128
