@@ -308,6 +308,26 @@ async def test_datagrams_pass_both_ways(open_back_end: Open, boxes: Boxes, tmp_p
         assert await frame_from(a) == frame
 
 
+async def test_datagrams_that_are_no_frames(open_back_end: Open, boxes: Boxes, tmp_path: Path) -> None:
+    """Empty, short and too long ones are dropped and counted; one that UDP cannot carry is lost on the way out."""
+    local, remote = ({"type": "unix", "path": str(tmp_path / name)} for name in "ab")
+    netdev = await open_back_end("dgram", local=local, remote=remote)
+    box, wide = boxes(), boxes()
+    box.join(netdev.port)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+        for size in (0, 1, 13, FRAME_BYTES + 1, 100_000):
+            peer.sendto(bytes(size), str(tmp_path / "a"))
+        peer.sendto(ETHERNET, str(tmp_path / "a"))
+        assert await frame_from(box) == ETHERNET
+    assert netdev.port.stats.sent.dropped == {"too-short": 3, "too-long": 2}
+
+    ends = [{"type": "inet", "host": "127.0.0.1", "port": port} for port in ("24183", "24184")]
+    udp = await open_back_end("dgram", local=ends[0], remote=ends[1])
+    wide.join(udp.port)
+    assert wide.send(ETHERNET + bytes(65_520))
+    assert udp.port.stats.received.dropped == {"too-long": 1}
+
+
 async def test_a_datagram_peer_that_never_reads(open_back_end: Open, boxes: Boxes, tmp_path: Path) -> None:
     """A full queue makes the NIC wait without a busy loop; frames go on when the peer reads."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
