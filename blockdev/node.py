@@ -83,6 +83,10 @@ class Opener(Protocol):
         """Say something to the user (a format and its arguments)."""
 
     @property
+    def event(self) -> Callable[..., None]:
+        """Tell programs that something happened: its name and its fields."""
+
+    @property
     def open_file(self) -> Callable[[str, int], int]:
         """Open a file of the host, or `/dev/fdset/N`: as os.open. Any thread."""
 

@@ -159,6 +159,17 @@ class BlockIoError(Record, kw_only=True):
     reason: str
 
 
+class BlockImageCorrupted(Record, kw_only=True):
+    """An image contradicts itself; (fatal): it was open for writing, is marked as corrupt and changes no more."""
+
+    device: str
+    node_name: str | None = None
+    msg: str
+    offset: int | None = None
+    size: int | None = None
+    fatal: bool
+
+
 class JobStatus(StrEnum):
     """Where a job is in its life."""
 
@@ -226,6 +237,7 @@ EVENTS: tuple[EventClass, ...] = (
     EventClass("DEVICE_DELETED", DeviceDeleted, needs=("devices",)),
     EventClass("DEVICE_UNPLUG_GUEST_ERROR", DeviceUnplugGuestError, needs=("devices",)),
     EventClass("BLOCK_IO_ERROR", BlockIoError, needs=("drives",)),
+    EventClass("BLOCK_IMAGE_CORRUPTED", BlockImageCorrupted, needs=("drives",)),
     EventClass("JOB_STATUS_CHANGE", JobStatusChange, needs=("drives",)),
     EventClass("NIC_RX_FILTER_CHANGED", NicRxFilterChanged, needs=("nics",)),
     EventClass("NETDEV_STREAM_CONNECTED", NetdevStreamConnected, needs=("nics",)),

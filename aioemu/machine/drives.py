@@ -48,6 +48,7 @@ class Drives:
 
             self._graph = Graph(self._log.warning, self.throttles)
             self._graph.open_file = self._open_file
+            self._graph.event = self._log.event
             self._graph.reserved = self.backends.__contains__
         return self._graph
 

@@ -8,6 +8,7 @@ each other. Neither the image nor its guest is trusted: see `image` for what hap
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import Any
 
 from aioemu.blockdev.node import Creator, Extent, ExtentKind, Node, Opener
@@ -20,7 +21,7 @@ from aioemu.blockdev.qcow2.erase import Eraser
 from aioemu.blockdev.qcow2.facts import describe_image
 from aioemu.blockdev.qcow2.header import Header
 from aioemu.blockdev.qcow2.image import Image
-from aioemu.blockdev.qcow2.opening import open_data_file, read_header
+from aioemu.blockdev.qcow2.opening import open_data_file, read_header, tell_corrupt
 from aioemu.blockdev.qcow2.options import Qcow2Options, check_options, is_lazy, limits, refuse_corrupt
 from aioemu.blockdev.qcow2.repair import repair
 from aioemu.blockdev.qcow2.resize import check_resize, finish_growth, make_room, shrink
@@ -71,9 +72,7 @@ class Qcow2Node(Node[Qcow2Options]):
         check_options(self.options, header)
         refuse_corrupt(header, self.read_only)
         image = Image(self.filename or self.name, self.file, header, limits(self.options))
-        image.tell_corrupt = lambda message, marked: graph.warn(
-            "%s: Image is corrupt: %s%s", image.name, message, "; marked as corrupt" if marked else ""
-        )
+        image.tell_corrupt = partial(tell_corrupt, graph, self)
         image.data = await open_data_file(self, graph, header)
         await image.load()
         self._decompressor = Decompressor(image)

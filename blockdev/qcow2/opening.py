@@ -1,4 +1,4 @@
-"""What an image needs before it is one: its header read from the file, and the external data file that it names."""
+"""What an image needs of others: its header from the file, the data file that it names, who hears that it is broken."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ async def open_data_file(node: Node[Any], graph: Opener, header: Header) -> Node
         path = os.path.join(os.path.dirname(node.filename), name)  # an absolute name stays
         await graph.open_child(node, "data-file", {"driver": "file", "filename": path})
     return node.children["data-file"]
+
+
+def tell_corrupt(graph: Opener, node: Node[Any], message: str, fatal: bool) -> None:
+    """Tell the user and the programs that listen; (fatal): the image is marked, and changes no more."""
+    graph.warn(
+        "%s: Image is corrupt: %s; %s",
+        node.filename or node.name,
+        message,
+        "further write attempts will be refused" if fatal else "it was opened read-only",
+    )
+    graph.event("BLOCK_IMAGE_CORRUPTED", device="", node_name=node.name, msg=message, fatal=fatal)

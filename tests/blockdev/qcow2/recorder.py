@@ -100,6 +100,9 @@ class NoGraph:
     def warn(self, message: str, *args: object) -> None:
         self.warned.append(message % args)
 
+    def event(self, name: str, /, **fields: object) -> None:
+        self.warned.append(f"{name} {fields}")
+
     async def open_child(self, node: Node[Any], role: str, given: Any) -> Node[Any]:
         raise ConfigError("no other image is opened")
 

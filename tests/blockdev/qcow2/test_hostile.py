@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,13 +173,15 @@ async def use(node: Qcow2Node) -> None:
 
 async def corrupts(path: Path, offset: int, change: str = "write") -> None:
     """Writing there is refused, the image is marked as corrupt, and after that it opens only to be read."""
-    async with opened(path) as node:
+    told: list[dict[str, Any]] = []
+    async with opened(path, told) as node:
         with pytest.raises(HostError, match="corrupt"):
             await (node.write(offset, b"x" * 512) if change == "write" else node.extent(offset, 512, write=True))
         with pytest.raises(HostError, match="corrupt"):
             await node.write(0, b"x" * 512)
         with pytest.raises(HostError, match="corrupt"):
             await node.flush()
+    assert [(each["event"], each["fatal"]) for each in told] == [("BLOCK_IMAGE_CORRUPTED", True)]
     assert header_of(path).incompatible & 2
     with pytest.raises(ConfigError, match="corrupt"):
         async with opened(path):
