@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -392,3 +393,31 @@ def test_shapes_that_cannot_be_are_refused() -> None:
     for pairs in (0, 257):
         with pytest.raises(ConfigError, match="queue pairs"):
             VirtioNet(MAC, features=ALL, pairs=pairs)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, (1 << 64) - 1), st.sampled_from(RINGS))
+def test_no_ring_hurts(seed: int, ring: int) -> None:
+    """Any descriptors in both queues, frames of any size: the card stops or goes on, and a reset helps."""
+    chance = Random(seed)
+    r = Rig(ALL | ring)
+    try:
+        for _ in range(8):
+            for queue in (r.rx, r.tx):
+                for slot in range(queue.size):
+                    address = chance.choice((BUFFERS_AT, chance.randrange(1 << 20), (1 << 20) - 5, 1 << 63, queue.at))
+                    size = chance.choice((0, 1, 12, 60, 1526, chance.randrange(1 << 17), 0xFFFFFFFF))
+                    flags = chance.choice((0, 0, 1, 2, 2, 3, 4, 0x80, 0x8000, chance.randrange(1 << 16)))
+                    queue.put(queue.at + 16 * slot, "QIHH", address, size, flags, chance.randrange(70))
+                places = [chance.randrange(70) for _ in range(queue.size)]
+                queue.put(queue.avail_at, f"HH{queue.size}H", 0, chance.choice((1, 5, 64, 65, 1000)), *places)
+                r.kick(queue)
+            for _ in range(4):
+                r.box.send(ethernet(chance.choice((14, 60, 1500, 9000, FRAME_BYTES))))
+            while r.box.take():
+                pass
+        r.board.write(STATUS, 0)
+        assert r.box.send(ethernet())
+        assert r.board.read(STATUS) == 0
+    finally:
+        r.close()
