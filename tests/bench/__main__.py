@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import block, boot, cycles, density, links, net, qcow2, qmp, registers, start, tcg, wire
+from tests.bench import block, boot, cycles, density, links, net, net_stream, qcow2, qmp, registers, start, tcg, wire
 from tests.bench.harness import Bench, Figure, Options, UnavailableError, host
 
 BENCHES: dict[str, Bench] = {
@@ -27,6 +27,7 @@ BENCHES: dict[str, Bench] = {
     **block.BENCHES,
     **qcow2.BENCHES,
     **net.BENCHES,
+    "net-stream": net_stream.bench,
     "links": links.bench,
     "wire": wire.bench,
     "qmp": qmp.bench,
