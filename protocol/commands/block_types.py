@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
-from aioemu.protocol.schema import Record
+from aioemu.protocol.schema import Record, UInt64, Union
 
 
 class BlockDeviceIoStatus(StrEnum):
@@ -38,6 +38,71 @@ class BlockdevCacheInfo(Record, kw_only=True):
     no_flush: bool
 
 
+class SnapshotInfo(Record, kw_only=True):
+    """A snapshot that an image holds."""
+
+    id: str
+    name: str
+    vm_state_size: int
+    date_sec: int
+    date_nsec: int
+    vm_clock_sec: int
+    vm_clock_nsec: int
+    icount: int | None = None
+
+
+class Qcow2CompressionType(StrEnum):
+    """How clusters are compressed."""
+
+    ZLIB = "zlib"
+    ZSTD = "zstd"
+
+
+class ImageInfoSpecificQCow2(Record, kw_only=True):
+    """What only qcow2 images have."""
+
+    compat: str
+    data_file: str | None = None
+    data_file_raw: bool | None = None
+    extended_l2: bool | None = None
+    lazy_refcounts: bool | None = None
+    corrupt: bool | None = None
+    refcount_bits: int
+    compression_type: Qcow2CompressionType
+
+
+class ImageInfoSpecificFile(Record, kw_only=True):
+    """What only files have."""
+
+
+class QCow2Wrapper(Record, kw_only=True):
+    """Its place in the union."""
+
+    data: ImageInfoSpecificQCow2
+
+
+class FileWrapper(Record, kw_only=True):
+    """Its place in the union."""
+
+    data: ImageInfoSpecificFile
+
+
+class ImageInfoSpecificKind(StrEnum):
+    """Drivers that have more to say of an image."""
+
+    QCOW2 = "qcow2"
+    FILE = "file"
+
+
+class ImageInfoSpecific(Union, kw_only=True):
+    """What a driver says of its image."""
+
+    tag = "type"
+    cases: ClassVar = {ImageInfoSpecificKind.QCOW2: QCow2Wrapper, ImageInfoSpecificKind.FILE: FileWrapper}
+
+    type: ImageInfoSpecificKind
+
+
 class ImageInfo(Record, kw_only=True):
     """An image; the one below it too, where it is told whole."""
 
@@ -52,9 +117,9 @@ class ImageInfo(Record, kw_only=True):
     backing_filename: str | None = None
     full_backing_filename: str | None = None
     backing_filename_format: str | None = None
-    snapshots: list[Any] | None = None
-    backing_image: Any = None
-    format_specific: Any = None
+    snapshots: list[SnapshotInfo] | None = None
+    backing_image: ImageInfo | None = None
+    format_specific: ImageInfoSpecific | None = None
 
 
 class BlockDeviceInfo(Record, rename=None, kw_only=True):
@@ -107,6 +172,27 @@ class BlockInfo(Record, kw_only=True):
     io_status: BlockDeviceIoStatus | None = None
 
 
+class BlockDeviceTimedStats(Record, rename=None, kw_only=True):
+    """Figures of an interval: none are kept."""
+
+    interval_length: int
+    min_rd_latency_ns: int
+    max_rd_latency_ns: int
+    avg_rd_latency_ns: int
+    min_wr_latency_ns: int
+    max_wr_latency_ns: int
+    avg_wr_latency_ns: int
+    min_zone_append_latency_ns: int
+    max_zone_append_latency_ns: int
+    avg_zone_append_latency_ns: int
+    min_flush_latency_ns: int
+    max_flush_latency_ns: int
+    avg_flush_latency_ns: int
+    avg_rd_queue_depth: float
+    avg_wr_queue_depth: float
+    avg_zone_append_queue_depth: float
+
+
 class BlockDeviceStats(Record, rename=None, kw_only=True):
     """What a disk has done."""
 
@@ -142,7 +228,34 @@ class BlockDeviceStats(Record, rename=None, kw_only=True):
     invalid_unmap_operations: int
     account_invalid: bool
     account_failed: bool
-    timed_stats: list[Any]
+    timed_stats: list[BlockDeviceTimedStats]
+
+
+class BlockStatsSpecificFile(Record, kw_only=True):
+    """Discards of a file."""
+
+    discard_nb_ok: UInt64
+    discard_nb_failed: UInt64
+    discard_bytes_ok: UInt64
+
+
+class BlockStatsDriver(StrEnum):
+    """Drivers that count something of their own."""
+
+    FILE = "file"
+    HOST_DEVICE = "host_device"
+
+
+class BlockStatsSpecific(Union, kw_only=True):
+    """What a driver counts."""
+
+    tag = "driver"
+    cases: ClassVar = {
+        BlockStatsDriver.FILE: BlockStatsSpecificFile,
+        BlockStatsDriver.HOST_DEVICE: BlockStatsSpecificFile,
+    }
+
+    driver: BlockStatsDriver
 
 
 class BlockStats(Record, kw_only=True):
@@ -152,9 +265,9 @@ class BlockStats(Record, kw_only=True):
     qdev: str | None = None
     node_name: str | None = None
     stats: BlockDeviceStats
-    driver_specific: Any = None
-    parent: Any = None
-    backing: Any = None
+    driver_specific: BlockStatsSpecific | None = None
+    parent: BlockStats | None = None
+    backing: BlockStats | None = None
 
 
 def stats_of(figures: Mapping[str, int], *, counted: bool) -> BlockDeviceStats:
