@@ -23,8 +23,8 @@ from aioemu.netdev.impair import DROPS, SEEDS, Impairment
 from aioemu.netdev.port import Port
 
 THREAD_NAME = b"links"
-# how long the thread looks for more before it sleeps; with few processors it would take one from whom it waits for
-POLL_NS = 20_000 if (os.cpu_count() or 1) > 2 else 0
+# how long the thread looks for more before it sleeps; with few processors the one it takes is that of whom it waits for
+POLL_NS = 20_000 if (os.cpu_count() or 1) > 2 else 5_000
 
 
 class Clockwork:
