@@ -12,7 +12,7 @@
 enum {
     LOOK_NS = 10000,      /* how often to ask the kernel while polling memory: what only it knows waits this long */
     FIRST_POLL_NS = 4000, /* where growing begins */
-    WAKE_NS = 40000,      /* what a doorbell and waking up cost: whoever polls sees the work so much earlier */
+    VAIN_MAX = 6,         /* after so many looks in vain 2^6 - 1 chances are let pass */
 };
 
 /* ---- one thread at a time -------------------------------------------------------------------------------------------- */
@@ -202,19 +202,39 @@ bool io_turn(struct core_io *io, bool look) {
     return any;
 }
 
-/* Turn for as long as something comes within (for_ns) of the last, but not beyond (until_ns). */
-void io_spin(struct core_io *io, int64_t for_ns, int64_t until_ns) {
+/* Turn for as long as something comes within (for_ns) of the last, but not beyond (until_ns). Whether anything did. */
+static bool spin(struct core_io *io, int64_t for_ns, int64_t until_ns) {
     int64_t now = io->quiet_ns, end = now + for_ns, look_at = now + LOOK_NS;
+    bool any = false;
     while (now < end && now < until_ns && !atomic_load_explicit(&io->quit, memory_order_relaxed)) {
         bool busy = io_turn(io, now >= look_at);
         look_at = now >= look_at ? now + LOOK_NS : look_at;
         now = core_monotonic_ns();
         if (busy) {
+            any = true;
             io->quiet_ns = now;
             end = now + for_ns;
         } else {
             __builtin_ia32_pause();
         }
+    }
+    return any;
+}
+
+/* Look for more before sleeping, unless that was in vain lately: whoever would bring it may need this very processor. */
+void io_linger(struct core_io *io, int64_t until_ns) {
+    struct io_poll *p = &io->poll;
+    io->quiet_ns = core_monotonic_ns();
+    if (!io->pollers || !p->now_ns) {
+        return;
+    }
+    if (p->pass) {
+        p->pass--;
+    } else if (spin(io, p->now_ns, until_ns)) {
+        p->vain = 0;
+    } else {
+        p->vain += p->vain < VAIN_MAX;
+        p->pass = (1u << p->vain) - 1;
     }
 }
 
@@ -258,13 +278,14 @@ int io_wait(struct core_io *io) {
     return count;
 }
 
-/* It took (waited_ns) from the start of polling until something came. */
+/* It took (waited_ns) from the start of polling until something came. Only those who set poll-grow or poll-shrink have
+ * the time of polling change by it. */
 void io_learn(struct core_io *io, int64_t waited_ns) {
     struct io_poll *p = &io->poll;
-    if (waited_ns <= p->now_ns || p->max_ns == 0) {
+    if (waited_ns <= p->now_ns || (p->grow == 0 && p->shrink == 0)) {
         return;
     }
-    if (waited_ns > p->max_ns + WAKE_NS) {
+    if (waited_ns > p->max_ns) {
         p->now_ns = p->shrink ? p->now_ns / p->shrink : 0;
     } else {
         p->now_ns = p->now_ns ? p->now_ns * (p->grow ? p->grow : 2) : FIRST_POLL_NS;
@@ -290,10 +311,7 @@ void core_io_run(core_io *io, int64_t budget_ns) {
         io_learn(io, core_monotonic_ns() - io->quiet_ns);
     }
     for (;;) {
-        io->quiet_ns = core_monotonic_ns();
-        if (io->pollers && io->poll.now_ns) {
-            io_spin(io, io->poll.now_ns, end);
-        }
+        io_linger(io, end);
         if (!io_arm(io)) {
             break;
         }

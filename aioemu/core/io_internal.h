@@ -19,7 +19,8 @@ struct io_call {
 /* How long to look before sleeping, as QEMU's iothreads do. */
 struct io_poll {
     int64_t max_ns, now_ns;
-    uint32_t grow, shrink; /* 0: double, and give up at once */
+    uint32_t vain, pass;   /* looks in vain in a row; chances to let pass before the next */
+    uint32_t grow, shrink; /* 0 and 0: it is max_ns always; one of them 0: double, to none */
 };
 
 struct core_io {
@@ -53,7 +54,7 @@ struct core_io {
 
 /* io.c; inside the context. */
 bool io_turn(struct core_io *io, bool look); /* everything that is ready; (look) asks the kernel too */
-void io_spin(struct core_io *io, int64_t for_ns, int64_t until_ns);
+void io_linger(struct core_io *io, int64_t until_ns);
 bool io_arm(struct core_io *io); /* true: do not sleep */
 int io_wait(struct core_io *io); /* sleeps outside the context, then takes what came */
 void io_learn(struct core_io *io, int64_t waited_ns);

@@ -17,10 +17,7 @@ static void *run(void *argument) {
     core_io_enter(io);
     io->running = true;
     while (!atomic_load(&io->quit)) {
-        io->quiet_ns = core_monotonic_ns();
-        if (io->pollers && io->poll.now_ns) {
-            io_spin(io, io->poll.now_ns, INT64_MAX);
-        }
+        io_linger(io, INT64_MAX);
         if (io_arm(io)) {
             io_turn(io, true);
             continue;
@@ -36,14 +33,15 @@ static void *run(void *argument) {
     return NULL;
 }
 
-/* How long to look before sleeping, at most, and how that grows and shrinks (0: doubles, ends at once); and after how
- * many requests those who gather them hand them to the kernel (0: they decide). */
+/* How long to look before sleeping, and how that grows and shrinks (0 and 0: not at all; one of them 0: doubles, ends at
+ * once); and after how many requests those who gather them hand them to the kernel (0: they decide). */
 int core_io_set_poll(core_io *io, int64_t max_ns, uint32_t grow, uint32_t shrink, uint32_t max_batch) {
     if (max_ns < 0) {
         return -EINVAL;
     }
     core_io_enter(io);
-    io->poll = (struct io_poll){.max_ns = max_ns, .grow = grow, .shrink = shrink};
+    io->poll = (struct io_poll){
+        .max_ns = max_ns, .now_ns = grow == 0 && shrink == 0 ? max_ns : 0, .grow = grow, .shrink = shrink};
     io->max_batch = max_batch;
     core_io_leave(io);
     return 0;
