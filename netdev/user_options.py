@@ -78,11 +78,6 @@ class Network:
 
 def refuse(message: str) -> NoReturn:
     """An option that cannot be."""
-    raise ConfigError(f"user networking: {message}", "-netdev user")
-
-
-def refuse_rule(message: str) -> NoReturn:
-    """A rule that cannot be read."""
     raise ConfigError(message, "-netdev user")
 
 
@@ -237,7 +232,7 @@ def parse_hostfwd(rule: str) -> HostForward:
     """Read `[tcp|udp]:[address]:port-[address]:port` or `unix:path-[address]:port`."""
 
     def bad(why: str) -> NoReturn:
-        refuse_rule(f"Invalid host forwarding rule '{rule}' ({why})")
+        refuse(f"Invalid host forwarding rule '{rule}' ({why})")
 
     protocol, colon, rest = rule.partition(":")
     if not colon:
@@ -270,7 +265,7 @@ def parse_hostfwd_source(rule: str) -> HostForward:
         return HostForward(False, sockaddr_un(rest), b"", rest)
     host = _endpoint(rest, 0)
     if not colon or protocol not in ("", "tcp", "udp") or host is None:
-        refuse_rule("invalid format")
+        refuse("invalid format")
     return HostForward(protocol == "udp", sockaddr(*host), b"")
 
 
@@ -278,7 +273,7 @@ def parse_guestfwd(rule: str) -> GuestForward:
     """Read `[tcp]:address:port-target`, where a target is a chardev or `cmd:` and a command."""
 
     def bad(why: str) -> NoReturn:
-        refuse_rule(f"Invalid guest forwarding rule '{rule}' ({why})")
+        refuse(f"Invalid guest forwarding rule '{rule}' ({why})")
 
     protocol, colon, rest = rule.partition(":")
     if not colon or protocol not in ("", "tcp"):

@@ -97,7 +97,11 @@ class Nics:
         self._native = native
         self._plan = plan_nics(config)
         for group in self._plan.netdevs:
-            await self.add(group)
+            try:
+                await self.add(group)
+            except ConfigError as exc:
+                named = f",id={group.id}" if not (group.id or "#").startswith("#") else ""
+                raise ConfigError(f"-netdev {group.type}{named}: {exc}", "-netdev") from exc
 
     def devices(self) -> tuple[DeviceOptions, ...]:
         """The cards that `-nic` and `-net` ask for."""
