@@ -341,3 +341,24 @@ async def test_a_full_host_is_an_error_and_nothing_else(tmp_path: Path) -> None:
         assert await node.read(0, MIB) == b"a" * MIB
     check(path)
     assert contents(path)[32 * MIB : 33 * MIB] == b"c" * MIB
+
+
+@pytest.mark.parametrize("options", ["cluster_size=64k", "cluster_size=512", "extended_l2=on,cluster_size=16k"])
+async def test_without_the_host_cache(tmp_path: Path, options: str) -> None:
+    """cache.direct=on: tables and data of any alignment reach the disk through O_DIRECT."""
+    path = make(tmp_path / "disk.qcow2", 4 * MIB, options)
+    truth = bytearray(4 * MIB)
+    chooser = random.Random(3)
+    async with opened(path, discard="unmap", cache={"direct": True}) as node:
+        for _ in range(40):
+            at = chooser.randrange(4 * MIB // 512 - 300) * 512
+            what = chooser.choice(("write", "write", "zero", "unmap", "flush"))
+            op = Op(
+                what, at, 512 * chooser.choice((1, 7, 130, 300)), chooser.randrange(1, 256) if what == "write" else 0
+            )
+            await op.on(node)
+            if what != "flush":
+                op.on_truth(truth)
+        assert await node.read(0, 4 * MIB) == truth
+    check(path)
+    assert contents(path) == truth
