@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
+import threading
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from aioemu._core import lib
 from aioemu.errors import EmuError
+from aioemu.netdev.capture import Capture
 from aioemu.netdev.link import Clockwork, Link
 from aioemu.netdev.port import Box
 from tests.netdev.link_rig import FRAME, LIMIT_S, Rig, numbered, rig_of
@@ -138,3 +142,59 @@ async def test_changes_while_frames_pass(clockwork: Clockwork) -> None:
         stats = rig.link.a_to_b.stats
         assert (stats.frames, stats.delivered, stats.lost) == (20_000, 20_000, 0)
         assert lib.core_link_is_up(rig.link.ptr)
+
+
+async def test_large_segments_are_cut_before_a_lossy_link(clockwork: Clockwork) -> None:
+    """What is lost on an impaired link is a packet, as on a wire, not the 64 KiB that a guest sends at once."""
+    payload = bytes(range(256)) * 40
+    ip = struct.pack(
+        ">BBHHHBBH4s4s", 0x45, 0, 40 + len(payload), 1, 0, 64, 6, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
+    )
+    tcp = struct.pack(">HHIIBBHHH", 1000, 2000, 1, 0, 0x50, 0x10, 1000, 0, 0)
+    frame = bytes([2] * 12) + b"\x08\x00" + ip + tcp + payload
+    header = struct.pack("<BBHHHHH", 1, 1, 54, 1024, 34, 16, 0)
+    link, a, b = Link("x", clockwork), Box(), Box(takes=frozenset(("csum", "tso4")))
+    link.a.join(a)
+    link.b.join(b)
+
+    a.send(frame, header)
+    assert b.take() == frame
+    await link.a_to_b.impair(loss_every=4)
+    a.send(frame, header)
+    found = list(iter(b.take, None))
+    assert link.a_to_b.stats.dropped == {"every": 2}
+    assert [each[54:] for each in found] == [
+        payload[n : n + 1024] for n in range(0, 10240, 1024) if n // 1024 not in (3, 7)
+    ]
+    link.close()
+    a.close()
+    b.close()
+
+
+async def test_everything_at_once(clockwork: Clockwork, tmp_path: Path) -> None:
+    """Frames from both ends, changes, cuts and captures at the same time: whatever is taken is accounted for."""
+    with rig_of(clockwork, 1 << 15, waits=False) as rig:
+        stop = threading.Event()
+
+        def send(box: Box) -> None:
+            while not stop.is_set():
+                box.send(FRAME)
+
+        senders = [threading.Thread(target=send, args=(box,)) for box in (rig.a, rig.b)]
+        for sender in senders:
+            sender.start()
+        values = random.Random(2)
+        for turn in range(60):
+            capture = Capture(tmp_path / "x.pcapng" if turn % 2 else None, buffer_bytes=1 << 17)
+            capture.add(values.choice((rig.link, rig.link.a, rig.link.b)))
+            await rig.link.impair(delay_ms=values.choice((0, 0.1)), loss=values.choice((0, 0.1)), jitter_ms=0.05)
+            rig.link.set_up(values.random() < 0.8)
+            await asyncio.sleep(0)
+            await capture.close()
+        stop.set()
+        await asyncio.gather(*(asyncio.to_thread(sender.join) for sender in senders))
+        rig.link.set_up(False)  # what is on its way is lost, by count
+        for direction in rig.link.directions:
+            stats = direction.stats
+            assert stats.waiting == 0
+            assert stats.frames == stats.delivered + stats.lost
