@@ -12,6 +12,7 @@ from aioemu.cli.command_line import read_command_line
 from aioemu.errors import ConfigError
 from aioemu.machine.machine import Machine
 from aioemu.machine.served import SERVED
+from tests.blockdev.conftest import tools_of_their_own  # noqa: F401 - a fixture
 
 MIB = 1 << 20
 
