@@ -37,6 +37,7 @@ from aioemu.netdev.switch import Switch
 
 if TYPE_CHECKING:
     from aioemu.machine.nics import Nic
+    from aioemu.netdev.registry import Netdev
 
 Ready = str | Callable[[Machine], Awaitable[object]]
 START_LIMIT_S = 120.0
@@ -64,6 +65,7 @@ class Lab:
         self.links: dict[str, Link] = {}
         self.switches: dict[str, Switch] = {}
         self.wires: list[Wire] = []
+        self.netdevs: list[Netdev] = []
         self.captures: list[Capture] = []
         self._log = Log("net", name, self.events)
         self._ready: dict[str, Ready | None] = {}
@@ -127,6 +129,16 @@ class Lab:
             raise EmuError(f"this lab has a switch called {name}")
         switch = self.switches[name] = kind(name, self.clockwork, **options)
         return switch
+
+    async def netdev(self, kind: str, **options: Any) -> Netdev:
+        """A back end of the host to link to: "tap", "user", "stream", ... with -netdev's options, `_` for `-`."""
+        from aioemu.netdev.registry import NetContext, open_netdev
+
+        context = NetContext(f"netdev{len(self.netdevs)}", self._log, lambda: self.clockwork.io, int)
+        values = {name.replace("_", "-"): value for name, value in options.items()}
+        netdev = await open_netdev(kind, values, context)
+        self.netdevs.append(netdev)
+        return netdev
 
     def wire(self, peer: Peer, **options: Any) -> Wire:
         """The port of a peer in Python, to link to or to join directly."""
@@ -230,6 +242,8 @@ class Lab:
         _close_all(self._log, [each.close for each in self.machines.values()])
         _close_all(self._log, [each.close for each in self.switches.values()])
         _close_all(self._log, [each.close for each in self.wires])
+        _close_all(self._log, [each.close for each in self.netdevs])
+        self.netdevs.clear()
         if self._clockwork is not None:
             self._clockwork.close()
             self._clockwork = None

@@ -13,6 +13,7 @@ import pytest
 from aioemu import EmuError, Lab, Machine
 from aioemu.errors import ConfigError
 from aioemu.netdev.peer import Wire
+from tests.netdev.namespaces import namespace
 
 LIMIT_S = 10.0
 QUIET = {"machine": "microvm", "accel": "qtest", "memory": "2M"}
@@ -190,6 +191,32 @@ async def test_cards_before_and_after_they_are_built() -> None:
         await b.quit()
         assert (a.nic[0].link_up, b.nic[0].link_up) == (False, True)
     assert card.stats.sent.frames == 0  # what was counted can still be read
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a network namespace")
+async def test_link_that_ends_in_a_tap() -> None:
+    """A tap is the end of a link: impaired, cut, and gone with the lab."""
+    keeper = Keeper()
+    frame = b"\xff" * 6 + bytes([2] * 6) + b"\x88\xb5" + bytes(50)
+    with namespace() as netns:
+        async with Lab() as lab:
+            tap = await lab.netdev("tap", ifname="lab0", netns=netns.name)
+            link = lab.link(keeper, tap)
+            with netns.packet_socket("lab0") as host:
+                host.setblocking(False)
+                keeper.send(frame)
+                async with asyncio.timeout(LIMIT_S):  # the host speaks on its own, too
+                    while await asyncio.get_running_loop().sock_recv(host, 2000) != frame:
+                        pass
+                await link.b_to_a.impair(delay_ms=5)
+                host.send(frame)
+                async with asyncio.timeout(LIMIT_S):
+                    while frame not in keeper.frames:
+                        await asyncio.sleep(0)
+                await link.down()
+                assert keeper.wire is not None
+                assert not keeper.wire.carrier
+        assert "lab0" not in netns.links()
 
 
 async def test_card_that_there_is_not() -> None:
