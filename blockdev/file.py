@@ -147,6 +147,7 @@ class HostFile(Node[T], Generic[T]):
         except OSError as exc:
             if writable and self.options.auto_read_only and exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
                 self.read_only = True
+                self.read_only_because = f"Could not open '{self.filename}': {exc.strerror}"
                 return self._open_fd(False)
             raise HostError(f"Could not open '{self.filename}'", exc.errno) from exc
 

@@ -147,6 +147,7 @@ class Node(Generic[T]):
         self.name = name
         self.options = options
         self.read_only = options.read_only
+        self.read_only_because = ""  # the host's reason, where it was not asked for
         self.children: dict[str, Node[Any]] = {}
         self.parents: list[Edge] = []
         self.size = 0

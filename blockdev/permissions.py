@@ -104,7 +104,7 @@ class Change:
         if used & (P.WRITE | P.WRITE_UNCHANGED | P.RESIZE) and node.read_only:
             if node is self.reopening:
                 raise ConfigError(f"Read-only block node '{node.name}' cannot support read-write users")
-            raise ConfigError("Block node is read-only")
+            raise ConfigError(node.read_only_because or "Block node is read-only")
         if node.options.force_share:
             shared = P.ALL
         self._nodes[node] = (used, shared)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aioemu.blockdev.backend import Backend
 from aioemu.blockdev.graph import Graph
 from aioemu.blockdev.legacy import open_image
 from aioemu.blockdev.node import ExtentKind
@@ -118,3 +120,22 @@ async def test_a_last_sector_that_is_not_whole(graph: Graph, tmp_path: Path) -> 
     assert (await node.extent(512, 512)).kind is ExtentKind.DATA
     assert path.stat().st_size == 1024
     await graph.release(node)
+
+
+async def test_a_file_that_may_only_be_read(graph: Graph, image: Path) -> None:
+    """auto-read-only opens it for readers; a writer is told the host's reason."""
+
+    def open_file(path: str, flags: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return os.open(path, flags)
+
+    graph.open_file = open_file
+    node = await open_image(graph, str(image), {"driver": "raw", "auto-read-only": True})
+    assert await node.read(512, 512) == image.read_bytes()[512:1024]
+    backend = Backend(graph, "d")
+    with pytest.raises(ConfigError, match=f"Could not open '{image}': Permission denied"):
+        backend.insert(node)
+    await graph.release(node)
+    with pytest.raises(HostError, match=f"Could not open '{image}': Permission denied"):
+        await open_image(graph, str(image), {"driver": "raw"})
