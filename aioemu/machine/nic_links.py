@@ -54,7 +54,14 @@ class NicLinks(dict[str, Any]):
         link.insert(nic.port)
         self._own.append(link)
         self[name] = link
+        nic.port.closers.append(lambda: self._end(name, link))  # its context may go after the card
         return link
+
+    def _end(self, name: str, link: Link) -> None:
+        if link in self._own:
+            self._own.remove(link)
+            self.pop(name, None)
+            link.close()
 
     def close(self) -> None:
         """End those that were put in; cards and back ends are parted by then, or will be."""

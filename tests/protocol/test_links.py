@@ -109,6 +109,8 @@ async def test_card_with_a_back_end() -> None:
         assert up() is True
         with pytest.raises(EmuError, match="card1"):
             vm.link("card1")
+        vm.nic[0].port.close()  # as when the card is unplugged
+        assert await vm.qmp("aioemu-query-links") == []
 
 
 async def test_replay(desk: Desk) -> None:
