@@ -8,6 +8,7 @@ requests (`core/blk*.c`), the device around it, and what the machine does when a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Coroutine, Generator
@@ -168,7 +169,8 @@ class Engine:
         return found | {"failed_rd_operations": stats["failed"][0], "failed_wr_operations": stats["failed"][1]}
 
     def _asked(self) -> None:
-        os.eventfd_read(self._fd)
+        with contextlib.suppress(BlockingIOError):  # rung once, and looked at already
+            os.eventfd_read(self._fd)
         while self.ptr != ffi.NULL and lib.core_blk_next_ask(self.ptr, self._ask) == 1:
             ask = self._ask
             if ask.kind == lib.CORE_BLK_ASK_ERROR:

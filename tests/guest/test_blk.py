@@ -32,8 +32,7 @@ blkdiscard -o 33554432 -l 1048576 /dev/vda
 
 @pytest.mark.parametrize("board", list(TRANSPORTS))
 @pytest.mark.parametrize("ring", ["packed=off", "packed=on", "event_idx=off,indirect_desc=off"])
-@pytest.mark.parametrize("queues", [1, 4])
-@pytest.mark.parametrize("thread", [False, True], ids=["reactor", "iothread"])
+@pytest.mark.parametrize(("queues", "thread"), [(1, False), (4, True)], ids=["one-reactor", "four-iothread"])
 async def test_linux_reads_and_writes(tmp_path: Path, board: str, ring: str, queues: int, thread: bool) -> None:
     """What is on the disk is what Linux reads, and what it writes is on the disk, whichever way the rings are."""
     image = tmp_path / "disk"
