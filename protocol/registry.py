@@ -133,11 +133,10 @@ class Registry:
         for each in self.commands.values():
             _ = each.arguments, each.returns
             yield
-        _ = self.schema
 
     @cached_property
     def schema(self) -> Encoded:
-        """The answer of query-qmp-schema, encoded once."""
+        """The answer of query-qmp-schema, encoded once, when first asked for: it looks at every option there is."""
         from aioemu.protocol.introspect import describe
 
         return Encoded(encode(describe(self.commands.values(), self.events.values())))

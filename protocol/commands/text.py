@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aioemu.errors import MonitorError
-from aioemu.protocol.hmp.interpreter import Interpreter
 from aioemu.protocol.machine import Machine
 from aioemu.protocol.monitor import Caller
 from aioemu.protocol.registry import command
@@ -20,6 +19,8 @@ class HumanMonitorCommand(Record):
 @command("human-monitor-command")
 async def human_monitor_command(machine: Machine, args: HumanMonitorCommand, monitor: Caller) -> str:
     """Run a line of the text monitor; the answer is what it prints, errors included."""
+    from aioemu.protocol.hmp.interpreter import Interpreter  # most programs never come here
+
     interpreter = Interpreter(monitor)
     if args.cpu_index is not None:
         if not 0 <= args.cpu_index < machine.config.smp.cpus:
