@@ -12,7 +12,7 @@
 enum {
     LOOK_NS = 10000,      /* how often to ask the kernel while polling memory: what only it knows waits this long */
     FIRST_POLL_NS = 4000, /* where growing begins */
-    VAIN_MAX = 6,         /* after so many looks in vain 2^6 - 1 chances are let pass */
+    VAIN_MAX = 3, /* after so many looks in vain 2^3 - 1 chances are let pass: a look wastes a tenth of the time then */
 };
 
 /* ---- one thread at a time -------------------------------------------------------------------------------------------- */
