@@ -37,7 +37,7 @@ async def test_a_polling_driver_on_kvm(make_vm: VmFactory, netns: Namespace, mod
         objects=(OptionGroup("object", "iothread", "io0", {}),),
         devices=(DeviceOptions("virtio-net-device", None, None, None, props),),
     )
-    async with make_vm(f"net mode={mode} size=300 ms=100", config=config, paused=True) as vm:
+    async with make_vm(f"net mode={mode} size=300 ms=500", config=config, paused=True) as vm:
         with other_end(netns.name, PEERS[mode], 300):
             await vm.resume()
             status = await asyncio.wait_for(vm.wait(), LIMIT_S)
