@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from aioemu.api import ExitStatus as ExitStatus
     from aioemu.api import Machine as Machine
     from aioemu.api import RawRange as RawRange
-    from aioemu.api import Reg as Reg
-    from aioemu.api import RegisterBlock as RegisterBlock
     from aioemu.api import RunState as RunState
-    from aioemu.api import bit as bit
-    from aioemu.api import field as field
+    from aioemu.bus.registers import Reg as Reg
+    from aioemu.bus.registers import RegisterBlock as RegisterBlock
+    from aioemu.bus.registers import bit as bit
+    from aioemu.bus.registers import field as field
     from aioemu.bus.wires import MMIO as MMIO
     from aioemu.bus.wires import PIO as PIO
     from aioemu.config import MachineConfig as MachineConfig
@@ -55,13 +55,13 @@ EXPORTS = {
     "MonitorError": "aioemu.errors",
     "PIO": "aioemu.bus.wires",
     "RawRange": "aioemu.api",
-    "Reg": "aioemu.api",
-    "RegisterBlock": "aioemu.api",
+    "Reg": "aioemu.bus.registers",
+    "RegisterBlock": "aioemu.bus.registers",
     "RunState": "aioemu.api",
     "StateError": "aioemu.errors",
     "VirtioDevice": "aioemu.devices.virtio.device",
-    "bit": "aioemu.api",
-    "field": "aioemu.api",
+    "bit": "aioemu.bus.registers",
+    "field": "aioemu.bus.registers",
 }
 
 

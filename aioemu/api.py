@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from msgspec.structs import replace
 
 from aioemu.bus.deferred import Deferred
-from aioemu.bus.registers import Reg, RegisterBlock, bit, field
 from aioemu.bus.router import IrqSource, RawRange, Region
 from aioemu.bus.wires import MMIO, PIO, Placeable
 from aioemu.chardev import Console, ConsoleChardev
@@ -42,11 +41,7 @@ __all__ = [
     "ExitStatus",
     "Machine",
     "RawRange",
-    "Reg",
-    "RegisterBlock",
     "RunState",
-    "bit",
-    "field",
 ]
 
 CONSOLE_ID = "console"  # the chardev behind `vm.console` when the configuration names no serial port
@@ -271,7 +266,7 @@ class Machine:
         return self.machine.nics.cards
 
     def link(self, name: str) -> Link:
-        """The link that a card is on, by the id of the card or its back end; put between the two where there is none."""
+        """The link that a card is on, by the id of card or back end; put between the two where there is none."""
         found = self.machine.links.find(name)
         if found is None:
             raise EmuError(f"no network card or back end called {name} is joined to anything")

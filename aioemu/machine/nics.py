@@ -14,7 +14,6 @@ from msgspec import Struct
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError
 from aioemu.log import Log
-from aioemu.machine.net_chardevs import chardev_opener
 from aioemu.machine.nic_options import NicPlan, plan_nics
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ class Nics:
         name, kind = group.id or "", group.type or ""
         if name in self.back_ends:
             raise ConfigError(f"Duplicate ID '{name}' for netdev", "-netdev")
+        from aioemu.machine.net_chardevs import chardev_opener
+
         open_chardev = chardev_opener(self._chardevs)
         context = NetContext(
             name, self._log.to("net"), self._reactor_io, self._find_fd, open_chardev, self._find_port, self._hubs

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aioemu._core import lib
 from aioemu.bus.wires import Timers
 from aioemu.chardev import Chardevs
-from aioemu.devices.uart import Uart
+
+if TYPE_CHECKING:
+    from aioemu.devices.uart import Uart
 
 TICK_NS = 5_000_000  # how late a byte may be that a guest sends without looking at the port again
 

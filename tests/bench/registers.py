@@ -16,7 +16,7 @@ from typing import Any
 import uvloop
 
 from aioemu._core import lib
-from aioemu.api import Reg, RegisterBlock
+from aioemu.bus.registers import Reg, RegisterBlock
 from aioemu.bus.wires import MMIO, Placeable
 from tests.bench.harness import Figure, Options, interleave, of_samples
 from tests.bench.payload import BASE, LIMIT_S, finished, machine, need_kvm

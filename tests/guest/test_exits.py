@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aioemu.api import Deferred, RawRange, Reg, RegisterBlock
+from aioemu.api import Deferred, RawRange
+from aioemu.bus.registers import Reg, RegisterBlock
 from aioemu.bus.wires import PIO
 from tests.guest.conftest import LIMIT_S, VmFactory, passes, result
 
