@@ -1,10 +1,8 @@
-"""virtio-net: frames between rings and a port, the control queue, and drivers that get it wrong."""
+"""virtio-net: frames between rings and a port, and drivers that get it wrong."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -12,95 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioemu._core import lib
 from aioemu.devices.virtio import net
-from aioemu.devices.virtio.device import EVENT_IDX, INDIRECT_DESC, RING_PACKED, RingProperties
+from aioemu.devices.virtio.device import EVENT_IDX, INDIRECT_DESC, RING_PACKED
 from aioemu.devices.virtio.net import VirtioNet
 from aioemu.errors import ConfigError
-from aioemu.netdev.port import FRAME_BYTES, Box, Port
-from tests.devices.virtio.driver import BUFFERS_AT, NEEDS_RESET, STATUS, Ring, drive
+from aioemu.netdev.port import FRAME_BYTES, Box
+from tests.devices.virtio.driver import BUFFERS_AT, NEEDS_RESET, STATUS
+from tests.devices.virtio.net_rig import ALL, HEADER, MAC, OTHER, PLAIN, Rig, ethernet
 
-MAC = bytes((0x52, 0x54, 0, 0x12, 0x34, 0x56))
-OTHER = bytes((2, 0, 0, 0, 0, 1))
-PLAIN = bytes(12)
-HEADER = struct.Struct("<BBHHHHH")
-CONTROL_AT = 0xE0000
-ALL = (
-    net.F_CSUM | net.F_GUEST_CSUM | net.F_GUEST_OFFLOADS | net.F_MAC | net.F_GUEST_TSO4 | net.F_HOST_TSO4
-    | net.F_MRG_RXBUF | net.F_STATUS | net.F_CTRL_VQ | net.F_CTRL_RX | net.F_CTRL_VLAN | net.F_CTRL_RX_EXTRA
-    | net.F_GUEST_ANNOUNCE | net.F_CTRL_MAC
-)  # fmt: skip
 RINGS = [0, EVENT_IDX | INDIRECT_DESC, RING_PACKED, RING_PACKED | EVENT_IDX]
-
-
-def ethernet(size: int = 60, to: bytes = MAC, type_: bytes = b"\x88\xb5") -> bytes:
-    return to + OTHER + type_ + bytes(n & 0xFF for n in range(size - 14))
-
-
-class Rig:
-    """A card with a driver on one side and a box on the other; its io context runs when told to."""
-
-    def __init__(self, features: int = ALL, *, box: Box | None = None) -> None:
-        self.io = lib.core_io_new()
-        self.card = VirtioNet(MAC, features=ALL, ring=RingProperties(packed=True))
-        self.card.io = lambda: self.io
-        self.port = Port(self.card.port, self.card, owned=False)
-        self.box = box or Box(takes=frozenset(("csum", "tso4")))
-        self.port.join(self.box)
-        self.board, self.rings = drive(self.card, features, size=64)
-        self.run()
-
-    @property
-    def rx(self) -> Ring:
-        return self.rings[0]
-
-    @property
-    def tx(self) -> Ring:
-        return self.rings[1]
-
-    def run(self) -> None:
-        lib.core_io_run(self.io, 1_000_000)
-
-    def kick(self, ring: Ring) -> None:
-        ring.kick()
-        self.run()
-
-    def give_buffers(self, *sizes: int, at: int = BUFFERS_AT) -> list[int]:
-        """Offer receive buffers; where each of them is."""
-        places = []
-        for size in sizes:
-            self.rx.add([(at, size, True)])
-            places.append(at)
-            at += size + 64
-        self.kick(self.rx)
-        return places
-
-    def send(self, data: bytes, cuts: tuple[int, ...] = (), at: int = BUFFERS_AT + 0x20000) -> None:
-        """Send bytes, header and all, in pieces."""
-        self.board.memory.write(at, data)
-        edges = [0, *cuts, len(data)]
-        self.tx.add([(at + a, b - a, False) for a, b in pairwise(edges)])
-        self.kick(self.tx)
-
-    def command(self, *data: bytes) -> int:
-        """A command; the device's answer."""
-        memory, pieces, at = self.board.memory, [], CONTROL_AT
-        for piece in data:
-            memory.write(at, piece)
-            pieces.append((at, len(piece), False))
-            at += len(piece)
-        memory.write(at, b"\xee")
-        self.rings[2].add([*pieces, (at, 1, True)])
-        self.rings[2].kick()
-        assert len(self.rings[2].used()) == 1
-        return memory.read(at, 1)[0]
-
-    def close(self) -> None:
-        self.card.close()
-        self.port.close()
-        self.box.close()
-        self.board.close()
-        lib.core_io_free(self.io)
 
 
 @pytest.fixture
@@ -265,75 +183,6 @@ def test_a_broken_ring_stops_the_card_until_it_is_reset(rig: Callable[..., Rig])
     assert r.port.stats.received.dropped == {"no-driver": 1}
     r.board.write(STATUS, 0)
     assert r.board.read(STATUS) == 0
-
-
-def test_control_commands(rig: Callable[..., Rig]) -> None:
-    """What is possible is done at once, the rest refused, and only what the driver wants is received."""
-    r = rig(ALL)
-    group = bytes((1, 0, 0x5E, 0, 0, 1))
-
-    def passes(frame: bytes) -> bool:
-        r.give_buffers(2000)
-        before = r.port.stats.received.frames
-        assert r.box.send(frame)
-        r.rx.used()
-        return r.port.stats.received.frames > before
-
-    assert passes(ethernet(to=OTHER))
-    assert r.command(b"\0\0", b"\0") == 0  # not promiscuous
-    assert [passes(ethernet(to=to)) for to in (MAC, OTHER, group, b"\xff" * 6)] == [True, False, False, True]
-    assert r.command(b"\0\1\1") == 0  # all multicast
-    assert passes(ethernet(to=group))
-    assert r.command(b"\0\1\0") == 0
-    tables = struct.pack("<I", 1) + OTHER + struct.pack("<I", 1) + group
-    assert r.command(b"\1\0", tables) == 0
-    assert [passes(ethernet(to=to)) for to in (OTHER, group)] == [True, True]
-    assert r.command(b"\1\1", OTHER) == 0
-    assert r.card.mac == OTHER
-    tagged = ethernet(to=OTHER, type_=b"\x81\0")[:14] + b"\0\7" + bytes(60)
-    assert not passes(tagged)
-    assert r.command(b"\2\0\7\0") == 0
-    assert passes(tagged)
-    assert r.command(b"\2\1\7\0") == 0
-    assert not passes(tagged)
-    assert r.command(b"\5\0", (net.F_GUEST_CSUM | net.F_GUEST_TSO4).to_bytes(8, "little")) == 0
-    assert r.port.takes == {"csum", "tso4"}
-    assert r.command(b"\5\0", bytes(8)) == 0
-    assert r.port.takes == frozenset()
-    too_many = struct.pack("<I", 100) + bytes(600) + struct.pack("<I", 0)
-    assert r.command(b"\1\0", too_many) == 0
-    assert r.card.unicast_overflow
-    junk = "00 0000 00000000 000901 0100 010000000000000000 0100ffffffffffffffff 01010000000000 02000010 04000100"
-    for each in f"{junk} 04000000 0500ffffffffffffffff 7700".split():
-        assert r.command(bytes.fromhex(each)) == 1
-
-
-@settings(max_examples=200)
-@given(st.lists(st.binary(min_size=1, max_size=40), max_size=8))
-def test_no_command_hurts(commands: list[bytes]) -> None:
-    """Any bytes are answered with one of two answers, and frames still pass."""
-    r = Rig(ALL)
-    try:
-        assert all(r.command(each) in (0, 1) for each in commands)
-        r.send(PLAIN + ethernet())
-        assert r.box.take() == ethernet()
-    finally:
-        r.close()
-
-
-def test_queue_pairs_are_taken_from_those_that_there_are() -> None:
-    """Zero and too many are refused; frames go to the pairs in use."""
-    card = VirtioNet(MAC, features=ALL | net.F_MQ, pairs=4)
-    board, rings = drive(card, ALL | net.F_MQ, size=16)
-    control = rings[8]
-    for pairs, answer in ((0, 1), (5, 1), (65535, 1), (4, 0), (1, 0)):
-        board.memory.write(CONTROL_AT, b"\4\0" + pairs.to_bytes(2, "little"))
-        control.add([(CONTROL_AT, 4, False), (CONTROL_AT + 8, 1, True)])
-        control.kick()
-        assert board.memory.read(CONTROL_AT + 8, 1)[0] == answer
-    assert card.pairs == 1
-    card.close()
-    board.close()
 
 
 def test_the_driver_sees_its_link(rig: Callable[..., Rig]) -> None:
