@@ -11,7 +11,7 @@ import errno
 from functools import partial
 from typing import Any
 
-from aioemu.blockdev.node import Creator, Extent, ExtentKind, Node, Opener
+from aioemu.blockdev.node import Creator, Extent, ExtentKind, Node, Opener, check_range
 from aioemu.blockdev.permissions import Permission, backing_wants, data_wants, metadata_wants
 from aioemu.blockdev.qcow2 import header as fields
 from aioemu.blockdev.qcow2.compressed import Decompressor
@@ -161,6 +161,7 @@ class Qcow2Node(Node[Qcow2Options]):
 
     async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
         image = self.image
+        check_range(self, offset, 1)
         if write:
             return await self._extent_for_write(image, offset, min(size, self.size - offset))
         while True:
