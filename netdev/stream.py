@@ -155,13 +155,17 @@ class StreamNetdev:
 
 
 def adopt(address: FdAddress, context: NetContext) -> socket.socket:
-    """The socket that the user passed; its descriptor is the back end's from now on."""
+    """The socket that the user passed; its descriptor is the back end's from now on.
+
+    What is no socket stays whoever's it is, unless it was handed over by name (getfd): then nobody else has it.
+    """
     fd = context.find_fd(address.fd)
     try:
         return socket.socket(fileno=fd)
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        if not str(address.fd).isdigit():
+            with contextlib.suppress(OSError):
+                os.close(fd)
         raise ConfigError(f"fd {address.fd} is no socket: {exc.strerror}", "-netdev") from exc
 
 

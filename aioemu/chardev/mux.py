@@ -69,7 +69,7 @@ class MuxChardev(Chardev):
         return port
 
     def drop(self, port: MuxPort) -> None:
-        """A front end leaves. Another has the focus from the next key on: not at once, or a monitor would greet the end."""
+        """A front end leaves. Another has the focus from the next key on: a monitor would greet the machine's end."""
         if port in self.ports:
             self.ports.remove(port)
         if self._focus is port:

@@ -17,6 +17,7 @@ COMMANDS = {"qmp-shell": "aioemu.cli.qmp_shell:main"}
 
 def run_program(argv: Sequence[str]) -> int:
     """Answer the question, or run the machine."""
+    _open_standard_descriptors()
     try:
         if argv and argv[0] in COMMANDS:
             return _run_command(argv[0], argv[1:])
@@ -28,6 +29,15 @@ def run_program(argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of -help has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _open_standard_descriptors() -> None:
+    """Where the launcher closed 0, 1 or 2, nothing else may get that number: the event loop would abort."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 def _run_command(name: str, rest: Sequence[str]) -> int:

@@ -27,9 +27,7 @@ class IoThreadProperties:
     """How an iothread looks for work before it sleeps: QEMU's properties and defaults."""
 
     poll_max_ns: int = prop(32768, "uint64", "longest look before sleeping", most=INT64_MAX)
-    poll_grow: int = prop(
-        0, "uint32", "factor by which a look grows; 0: 2, or always the longest if poll-shrink=0"
-    )
+    poll_grow: int = prop(0, "uint32", "factor by which a look grows; 0: 2, or always the longest if poll-shrink=0")
     poll_shrink: int = prop(0, "uint32", "divisor by which it shrinks; 0: to nothing at once")
     aio_max_batch: int = prop(0, "uint32", "requests handed to the kernel at once; 0: the back end's choice")
 

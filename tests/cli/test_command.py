@@ -159,6 +159,18 @@ def test_signals_end_it_with_status_0(number: signal.Signals, tmp_path: Path) ->
     assert not sock.exists()
 
 
+def test_closed_standard_descriptors_do_no_harm() -> None:
+    """A launcher that closes 0, 1 and 2 gets a machine that runs and ends as any other."""
+    read_end, write_end = os.pipe()
+    command = [*COMMAND, "--ready-fd", str(write_end), *EMPTY]
+    with subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], pass_fds=(write_end,)) as process:
+        os.close(write_end)
+        with open(read_end, "rb") as ready:
+            assert ready.read() == b"ready\n"
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+
+
 def test_signal_before_the_machine_is_set_up(tmp_path: Path) -> None:
     """While a chardev waits for its client, SIGTERM ends the process and leaves nothing behind."""
     sock = tmp_path / "s"

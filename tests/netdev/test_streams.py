@@ -330,6 +330,7 @@ async def test_a_server_whose_path_is_taken(open_back_end: Open, tmp_path: Path)
 async def test_what_does_not_go_together_is_refused(
     open_back_end: Open, kind: str, options: dict[str, Any], message: str
 ) -> None:
-    """Each by a message that names it."""
+    """Each by a message that names it; a descriptor that was named by number is still its owner's."""
     with pytest.raises(ConfigError, match=message):
         await open_back_end(kind, **options)
+    os.fstat(0)
