@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.kvm, pytest.mark.guest]
 
 def resources() -> tuple[int, int]:
     """Open file descriptors and threads of this process."""
+    gc.collect()  # what other tests left goes now, not while this one counts
     return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
@@ -149,7 +151,7 @@ def test_signals_stay_with_the_program(make_vm: VmFactory) -> None:
 
     others = threading.enumerate()
     blocked = [int(mask, 16) for mask in asyncio.run(masks())]
-    assert threading.enumerate() == others
+    assert set(threading.enumerate()) <= set(others)
     assert all(mask & (1 << 1) and mask & (1 << 14) for mask in blocked)  # SIGINT, SIGTERM
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -103,6 +104,7 @@ async def test_what_is_used_stays(bench: Bench) -> None:
 )
 async def test_what_cannot_be_made_is_said(bench: Bench, arguments: dict[str, object], message: str) -> None:
     """The error names it, and no such object is there afterwards."""
+    gc.collect()  # what other tests left goes now, not while this one counts
     before = os.listdir("/proc/self/fd"), os.listdir("/proc/self/task")
     with pytest.raises(MonitorError, match=message):
         await bench.hub.execute("object-add", arguments)
