@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from aioemu.blockdev.jobs import JobStatus
 from aioemu.protocol.commands.dump import DumpQueryResult
 from aioemu.protocol.registry import EventClass
 from aioemu.protocol.schema import Record, UInt64
@@ -168,22 +169,6 @@ class BlockImageCorrupted(Record, kw_only=True):
     offset: int | None = None
     size: int | None = None
     fatal: bool
-
-
-class JobStatus(StrEnum):
-    """Where a job is in its life."""
-
-    UNDEFINED = "undefined"
-    CREATED = "created"
-    RUNNING = "running"
-    PAUSED = "paused"
-    READY = "ready"
-    STANDBY = "standby"
-    WAITING = "waiting"
-    PENDING = "pending"
-    ABORTING = "aborting"
-    CONCLUDED = "concluded"
-    NULL = "null"
 
 
 class JobStatusChange(Record):

@@ -14,6 +14,7 @@ from aioemu.machine.hotplug import HotPlug
 if TYPE_CHECKING:
     from aioemu.config import MachineConfig
     from aioemu.devices.virtio.balloon import VirtioBalloon
+    from aioemu.log import Log
     from aioemu.machine.dump import Dumper
     from aioemu.machine.keys import Typist
     from aioemu.machine.kit import Kit
@@ -33,12 +34,9 @@ class Views:
     memory: GuestMemory
     kit: Kit
     site: Site
+    log: Log
     nics: Nics
     _dumper: Dumper | None = None
-
-    def emit(self, name: str, **data: object) -> None:
-        """Record an event under its QMP name."""
-        raise NotImplementedError
 
     @property
     def vcpus(self) -> list[inspect.Vcpu]:
@@ -57,7 +55,7 @@ class Views:
     @property
     def devices(self) -> HotPlug:
         """What adds and removes devices while the guest runs."""
-        return HotPlug(self.site, self.emit)
+        return HotPlug(self.site, self.log.event)
 
     @property
     def dumper(self) -> Dumper:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from aioemu.blockdev.jobs import JobStatus
 from aioemu.protocol.commands.block import DrivesMachine
-from aioemu.protocol.events import JobStatus
 from aioemu.protocol.registry import command
 from aioemu.protocol.schema import Record
 
@@ -40,7 +40,7 @@ def query_jobs(machine: DrivesMachine) -> list[JobInfo]:
         JobInfo(
             id=job.id,
             type=JobType(job.kind),
-            status=JobStatus(job.status),
+            status=job.status,
             current_progress=job.current,
             total_progress=job.total,
             error=job.error,
