@@ -45,7 +45,7 @@ class StateRule:
 
     event: str = choice(EVENTS)
     state: int = number(0)
-    new_state: int = number()
+    new_state: int = number(name="new_state")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,9 @@ class BlkdebugOptions(NodeOptions):
     """`-blockdev driver=blkdebug`."""
 
     image: Any = child()
-    inject_error: Any = anything()
-    set_state: Any = anything()
-    aioemu_faults: Any = anything()
+    inject_error: Any = anything(shape=[[ErrorRule]])
+    set_state: Any = anything(shape=[[StateRule]])
+    aioemu_faults: Any = anything(shape=[[FaultRule]])
     align: int = number(0, 0)
     config: str | None = text(None)
 

@@ -39,9 +39,9 @@ def size(default: Any = MISSING) -> Any:
     return _option("size", default, low=0, high=UINT64)
 
 
-def number(default: Any = MISSING, low: int = -INT64 - 1, high: int = INT64) -> Any:
-    """A whole number."""
-    return _option("number", default, low=low, high=high)
+def number(default: Any = MISSING, low: int = -INT64 - 1, high: int = INT64, **name: str) -> Any:
+    """A whole number; `name` where it is spelt otherwise than the field."""
+    return _option("number", default, low=low, high=high, **name)
 
 
 def choice(words: Sequence[str], default: Any = MISSING) -> Any:
@@ -62,9 +62,11 @@ def nested(schema: type[Any]) -> Any:
     return dataclasses.field(default_factory=schema, metadata={"kind": "nested", "schema": schema})
 
 
-def anything(default: Any = None) -> Any:
-    """Any value: the driver reads it itself."""
-    return _option("any", default)
+def anything(default: Any = None, *, shape: Sequence[Any] = ()) -> Any:
+    """Any value: the driver reads it itself. `shape` describes it: each a dataclass of options, words (a tuple), or a
+    list of one of them; nothing where no value is served.
+    """
+    return _option("any", default, shape=tuple(shape))
 
 
 class _NotGiven:
@@ -100,7 +102,8 @@ class NodeOptions:
 
 def option_names(schema: type[Any]) -> dict[str, dataclasses.Field[Any]]:
     """The fields of a schema by the names that users write."""
-    return {field.name.strip("_").replace("_", "-"): field for field in dataclasses.fields(schema)}
+    fields = dataclasses.fields(schema)
+    return {field.metadata.get("name", field.name.strip("_").replace("_", "-")): field for field in fields}
 
 
 def children_of(schema: type[Any]) -> list[str]:

@@ -16,7 +16,7 @@ from aioemu.errors import ConfigError
 
 def read_options(schema: type[Any], kind: str, values: Mapping[str, Any]) -> Any:
     """The options of one back end. ConfigError names what is unknown, missing or cannot be."""
-    known = {field.name.replace("_", "-"): field for field in dataclasses.fields(schema)}
+    known = {option_name(field.name): field for field in dataclasses.fields(schema)}
     read: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
@@ -27,6 +27,11 @@ def read_options(schema: type[Any], kind: str, values: Mapping[str, Any]) -> Any
         if field.name not in read and field.default is dataclasses.MISSING:
             raise ConfigError(f"Parameter '{key}' is missing", f"-netdev {kind}")
     return schema(**read)
+
+
+def option_name(field: str) -> str:
+    """What the option of a field is called; QEMU spells one with an underscore, against its habit."""
+    return field if field == "vnet_hdr" else field.replace("_", "-")
 
 
 def _text(key: str, value: Any) -> str:

@@ -29,7 +29,7 @@ from aioemu.netdev.tap_device import (
 )
 
 MAX_QUEUES = 256
-NOT_WITH_FD = ("ifname", "script", "downscript", "vnet-hdr", "helper", "queues", "br", "netns", "mtu", "persist")
+NOT_WITH_FD = ("ifname", "script", "downscript", "vnet_hdr", "helper", "queues", "br", "netns", "mtu", "persist")
 
 
 @dataclass(frozen=True, slots=True)

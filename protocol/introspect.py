@@ -18,8 +18,10 @@ from aioemu.protocol.schema import (
     Integer,
     Nothing,
     Object,
+    Shape,
     Type,
     object_of,
+    shown,
 )
 
 Entity = dict[str, Any]
@@ -46,6 +48,8 @@ class _Describer:
             }
             if command.oob:
                 entity["allow-oob"] = True
+            if command.features:
+                entity["features"] = list(command.features)
             top.append(entity)
         top += [
             {"name": event.name, "meta-type": "event", "arg-type": self.name(object_of(event.record))}
@@ -59,8 +63,9 @@ class _Describer:
             return self._builtin(kind.name, kind.json_type)
         if isinstance(kind, Integer):
             return self._builtin("int", "int")
-        if isinstance(kind, Object) and not kind.members and not kind.cases:
-            kind = object_of(Nothing)
+        if isinstance(kind, Object | Shape):
+            kind = shown(kind)
+            kind = kind if kind.members or kind.cases else object_of(Nothing)
         if kind not in self.names:
             if isinstance(kind, Array):
                 return self._array(kind)
@@ -86,7 +91,7 @@ class _Describer:
             return {"meta-type": "enum", "members": members, "values": kind.values}
         if isinstance(kind, Alternate):
             return {"meta-type": "alternate", "members": [{"type": self.name(each)} for each in kind.choices]}
-        assert isinstance(kind, Object)
+        assert isinstance(kind, Object | Shape)
         content: Entity = {"meta-type": "object", "members": [self._member(each) for each in kind.members]}
         if kind.tag is not None:
             content["tag"] = kind.tag
@@ -96,7 +101,7 @@ class _Describer:
             ]
         return content
 
-    def _cases(self, kind: Object) -> list[str]:
+    def _cases(self, kind: Object | Shape) -> list[str]:
         tag = next(member.type for member in kind.members if member.name == kind.tag)
         assert isinstance(tag, Enumeration)
         return tag.values

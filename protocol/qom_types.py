@@ -62,9 +62,11 @@ def _types() -> Iterator[QomType]:
 
 
 def _properties(schema: type[Any]) -> tuple[TypeProperty, ...]:
+    from aioemu.devices.properties import property_name
+
     return tuple(
         TypeProperty(
-            each.name.replace("_", "-"),
+            property_name(each),
             each.metadata["kind"],
             each.metadata["about"] or None,
             None if each.default is dataclasses.MISSING else each.default,

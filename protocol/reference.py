@@ -11,7 +11,19 @@ from collections.abc import Iterable, Iterator
 from aioemu.protocol.commands.table import COMMANDS
 from aioemu.protocol.events import EVENTS
 from aioemu.protocol.registry import Command, EventClass
-from aioemu.protocol.schema import Alternate, Array, Builtin, Enumeration, Integer, Member, Object, Type, object_of
+from aioemu.protocol.schema import (
+    Alternate,
+    Array,
+    Builtin,
+    Enumeration,
+    Integer,
+    Member,
+    Object,
+    Shape,
+    Type,
+    object_of,
+    shown,
+)
 
 INTRODUCTION = """# QMP reference
 
@@ -38,7 +50,7 @@ class _Page:
     """Writes entries and remembers which types they speak of."""
 
     def __init__(self) -> None:
-        self._types: dict[str, Object | Enumeration] = {}
+        self._types: dict[str, Object | Shape | Enumeration] = {}
 
     def command(self, command: Command) -> Iterator[str]:
         yield from (f"### {command.name}", "", command.doc, "")
@@ -69,32 +81,37 @@ class _Page:
             yield from (f"### {name}", "")
             yield from self._type(self._types[name])
 
-    def _type(self, kind: Object | Enumeration) -> Iterator[str]:
+    def _known(self, kind: Object | Shape) -> tuple[str, str]:
+        """An object's name, and what it says of itself."""
+        return (kind.name, kind.about) if isinstance(kind, Shape) else (kind.record.__name__, kind.record.__doc__ or "")
+
+    def _type(self, kind: Object | Shape | Enumeration) -> Iterator[str]:
         if isinstance(kind, Enumeration):
             yield from (kind.python.__doc__ or "", "", ", ".join(f"`{value}`" for value in kind.values), "")
             return
-        yield from (kind.record.__doc__ or "", "")
+        yield from (self._known(kind)[1], "")
         yield from self._members(kind, "Members")
         for case, each in kind.cases.items():
             yield f"With `{kind.tag}` `{case}` also {self._inline(each)}."
         if kind.cases:
             yield ""
 
-    def _members(self, kind: Object, title: str) -> Iterator[str]:
+    def _members(self, given: Object | Shape, title: str) -> Iterator[str]:
+        kind = shown(given)
         if not kind.members:
             return
         if kind.cases and title == "Arguments":
-            self._types[kind.record.__name__] = kind
+            self._types[self._known(kind)[0]] = kind
         yield from (f"{title}:", "")
         yield from (self._member(each) for each in kind.members)
-        if kind.record.takes_any:
+        if isinstance(kind, Object) and kind.record.takes_any:
             yield "- any further member"
         yield ""
 
     def _member(self, member: Member) -> str:
         return f"- `{member.name}`: {self._name(member.type)}{' (optional)' if member.optional else ''}"
 
-    def _inline(self, kind: Object) -> str:
+    def _inline(self, kind: Object | Shape) -> str:
         if not kind.members:
             return "nothing"
         return ", ".join(self._member(each).removeprefix("- ") for each in kind.members)
@@ -108,8 +125,9 @@ class _Page:
             return f"list of {self._name(kind.element)}"
         if isinstance(kind, Alternate):
             return " or ".join(self._name(each) for each in kind.choices)
-        assert isinstance(kind, Object | Enumeration)
-        name = kind.record.__name__ if isinstance(kind, Object) else kind.python.__name__
+        assert isinstance(kind, Object | Shape | Enumeration)
+        kind = kind if isinstance(kind, Enumeration) else shown(kind)
+        name = kind.python.__name__ if isinstance(kind, Enumeration) else self._known(kind)[0]
         self._types[name] = kind
         return f"[{name}](#{name.lower()})"
 

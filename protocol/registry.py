@@ -25,11 +25,14 @@ from aioemu.protocol.schema import Nothing, Object, Record, Type, object_of, typ
 class Command:
     """One command: its name, its handler and what is known of it from the handler's signature."""
 
-    def __init__(self, name: str, handler: Callable[..., Any], *, oob: bool, needs: tuple[str, ...]) -> None:
+    def __init__(
+        self, name: str, handler: Callable[..., Any], oob: bool, needs: tuple[str, ...], features: tuple[str, ...]
+    ) -> None:
         self.name = name
         self.handler = handler
         self.oob = oob
         self.needs = needs
+        self.features = features  # words by which clients recognise what an older version could not
         self.is_async = inspect.iscoroutinefunction(handler)
         self._parameters = frozenset(handler.__code__.co_varnames[: handler.__code__.co_argcount])
         self._takes = tuple(each in self._parameters for each in ("args", "monitor"))
@@ -70,11 +73,13 @@ class Command:
         return self.bind(machine, monitor, arguments)()
 
 
-def command(name: str, *, oob: bool = False, needs: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Command]:
+def command(
+    name: str, *, oob: bool = False, needs: Iterable[str] = (), features: Iterable[str] = ()
+) -> Callable[[Callable[..., Any]], Command]:
     """Make a command of a typed function."""
 
     def make(handler: Callable[..., Any]) -> Command:
-        return Command(name, handler, oob=oob, needs=tuple(needs))
+        return Command(name, handler, oob, tuple(needs), tuple(features))
 
     return make
 

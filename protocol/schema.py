@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar
@@ -25,6 +25,7 @@ class Record(msgspec.Struct, rename="kebab", kw_only=True, omit_defaults=True):
 
     hidden: ClassVar[tuple[str, ...]] = ()  # members that are ours and not on the wire
     takes_any: ClassVar[bool] = False  # takes any further member, into `extra`
+    shape: ClassVar[Callable[[], Shape] | None] = None  # what describes these: from what checks them later
 
 
 class Union(Record):
@@ -211,6 +212,28 @@ class Object(Type):
             if case is not None:
                 loaded["branch"] = case.record(**case._take(left, path))
         return loaded
+
+
+@dataclass(eq=False)
+class Shape(Type):
+    """An object that somebody else reads and checks: described here, loaded as it comes."""
+
+    name: str
+    about: str
+    members: list[Member] = field(default_factory=list)
+    tag: str | None = None
+    cases: dict[str, Shape] = field(default_factory=dict)
+    expected = "object"
+
+    def load(self, value: Any, path: str, name: str) -> Any:
+        if type(value) is not dict:
+            raise self.wrong(path)
+        return value
+
+
+def shown(kind: Object | Shape) -> Object | Shape:
+    """An object as it is described."""
+    return kind.record.shape() if isinstance(kind, Object) and kind.record.shape is not None else kind
 
 
 def _join(path: str, name: str) -> str:

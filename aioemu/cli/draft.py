@@ -99,6 +99,9 @@ class Draft:
 
     def finish(self) -> MachineConfig:
         """The configuration."""
+        for option, given in (("-append", self.append), ("-initrd", self.initrd)):
+            if given and self.kernel is None:
+                raise ConfigError(f"{option} only allowed with -kernel option", option)
         add_default_ports(self)
         self._check_chardevs()
         return MachineConfig(
@@ -144,7 +147,7 @@ class Draft:
         """Whatever names a chardev names one that is there."""
         for monitor in self.monitors:
             if monitor.chardev not in self.chardevs:
-                raise ConfigError(f'-mon: chardev "{monitor.chardev}" not found', "-mon")
+                raise ConfigError(f'-mon chardev={monitor.chardev}: chardev "{monitor.chardev}" not found', "-mon")
         for option, ids in (("-serial", self.serials), ("-parallel", self.parallels)):
             for chardev_id in ids:
                 if chardev_id is not None and chardev_id not in self.chardevs:

@@ -88,7 +88,7 @@ LATE_SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             _O("audiodev", "ignored:no_audio", KEYVAL, "none,id=name", "there is no sound", "driver", "audiodev"),
             _O(
                 "msg",
-                "ignored:opts",
+                "ignored:msg",
                 OPTS,
                 "[timestamp=on|off][,guest-name=on|off]",
                 "messages have one form",
@@ -96,7 +96,7 @@ LATE_SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             ),
             _O(
                 "overcommit",
-                "ignored:opts",
+                "ignored:overcommit",
                 OPTS,
                 "[mem-lock=on|off][,cpu-pm=on|off]",
                 "host policy",
@@ -113,7 +113,7 @@ LATE_SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             ),
             _O(
                 "compat",
-                "ignored:opts",
+                "ignored:compat",
                 OPTS,
                 "[deprecated-input=...]",
                 "nothing here is deprecated yet",

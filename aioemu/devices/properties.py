@@ -25,27 +25,58 @@ LIMITS = {
 }
 
 
-def prop(default: Any, kind: str, about: str = "", least: int | None = None, most: int | None = None) -> Any:
-    """One property: its default, its type by QEMU's name (`str` for a chardev or another object's id), its range."""
-    metadata = {"kind": kind, "about": about, "least": least, "most": most}
+# the words of enumerations, by QEMU's names of them
+WORDS: Mapping[str, tuple[str, ...]] = {
+    "OnOffAuto": ("on", "off", "auto"),
+    "BlockdevOnError": ("report", "ignore", "enospc", "stop", "auto"),
+    "NetFilterDirection": ("all", "rx", "tx"),
+    "NetfilterInsert": ("before", "behind"),
+}
+
+# properties that QEMU spells with underscores, against its habit
+UNDERSCORED = frozenset(
+    "event_idx indirect_desc logical_block_size physical_block_size min_io_size opt_io_size discard_granularity"
+    " mrg_rxbuf rx_queue_size tx_queue_size max_ports guest_csum guest_tso4 guest_tso6 guest_ecn guest_ufo guest_uso4"
+    " guest_uso6 guest_announce host_tso4 host_tso6 host_ecn host_ufo host_uso host_mtu ctrl_vq ctrl_rx ctrl_rx_extra"
+    " ctrl_vlan ctrl_mac_addr ctrl_guest_offloads".split()
+)
+
+
+def prop(
+    default: Any, kind: str, about: str = "", least: int | None = None, most: int | None = None, needed: bool = False
+) -> Any:
+    """One property: its default, its type by QEMU's name (`str` for a chardev or another object's id), its range,
+    whether it has to be given.
+    """
+    metadata = {"kind": kind, "about": about, "least": least, "most": most, "needed": needed}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def property_name(field: dataclasses.Field[Any]) -> str:
+    """What a property is called."""
+    return field.name if field.name in UNDERSCORED else field.name.replace("_", "-")
 
 
 def read_properties(driver: str, schema: type[Any], given: Mapping[str, Any]) -> Any:
     """The properties of one device. ConfigError names what is unknown or cannot be."""
-    known = {field.name.replace("_", "-"): field for field in dataclasses.fields(schema)}
+    fields = dataclasses.fields(schema)
+    known = {field.name: field for field in fields}
     values: dict[str, Any] = {}
     for key, value in given.items():
-        field = known.get(key.replace("_", "-"))
+        field = known.get(key.replace("-", "_"))
         if field is None:
-            raise ConfigError(f"Property '{driver}.{key}' not found{did_you_mean(key, known)}", option="-device")
+            hint = did_you_mean(key, list(map(property_name, fields)))
+            raise ConfigError(f"Property '{driver}.{key}' not found{hint}", option="-device")
         values[field.name] = _typed(f"{driver}.{key}", value, field.metadata)
+    for field in fields:
+        if field.metadata["needed"] and field.name not in values:
+            raise ConfigError(f"Parameter '{property_name(field)}' is missing", option="-device")
     return schema(**values)
 
 
 def property_values(given: Any) -> dict[str, Any]:
     """Properties that were read, by their names; what was not given and has no default is left out."""
-    found = ((field.name.replace("_", "-"), getattr(given, field.name)) for field in dataclasses.fields(given))
+    found = ((property_name(field), getattr(given, field.name)) for field in dataclasses.fields(given))
     return {name: value for name, value in found if value is not None}
 
 
@@ -64,38 +95,58 @@ def describe_live(given: Any) -> dict[str, Live]:
     def shown(field: dataclasses.Field[Any]) -> Live:
         return Live(field.metadata["kind"], lambda: getattr(given, field.name), None, field.metadata["about"])
 
-    return {field.name.replace("_", "-"): shown(field) for field in dataclasses.fields(given)}
+    return {property_name(field): shown(field) for field in dataclasses.fields(given)}
 
 
 def describe_properties(schema: type[Any]) -> list[str]:
     """The lines of `-device X,help`."""
     lines = []
-    for field in sorted(dataclasses.fields(schema), key=lambda f: f.name):
+    for field in sorted(dataclasses.fields(schema), key=property_name):
         kind, about = field.metadata["kind"], field.metadata["about"]
         default = "on" if field.default is True else "off" if field.default is False else field.default
         shown = "" if default is None else f" (default: {default})"
-        lines.append(f"  {field.name.replace('_', '-')}=<{kind}>{f' - {about}' if about else ''}{shown}")
+        lines.append(f"  {property_name(field)}=<{kind}>{f' - {about}' if about else ''}{shown}")
     return lines
 
 
 def _typed(where: str, value: Any, limits: Mapping[str, Any]) -> Any:
-    kind = limits["kind"]
+    """A value of a property's type; `where` is driver.property. ConfigError in QEMU's words."""
+    kind, name = limits["kind"], where.rpartition(".")[2]
+    if kind in LIMITS:
+        return _in_range(where, value, limits)
     typed: Any
     if kind == "bool":
         typed = value if isinstance(value, bool) else parse_bool(str(value))
-    elif kind in LIMITS:
-        typed = _number(value, kind)
-        least, most = LIMITS[kind]
-        least = least if limits["least"] is None else limits["least"]
-        most = most if limits["most"] is None else limits["most"]
-        if typed is not None and not least <= typed <= most:
-            raise ConfigError(f"Property '{where}': {value} is not in {least}..{most}", option="-device")
+        wrong = f"Parameter '{name}' expects 'on' or 'off'"
+    elif kind in WORDS:
+        word = ("off", "on")[value] if isinstance(value, bool) else str(value)
+        typed = word if word in WORDS[kind] else None
+        wrong = f"Parameter '{name}' does not accept value '{value}'"
     elif kind == "ThrottleLimits":
         typed = value if isinstance(value, Mapping) else None
+        wrong = f"Invalid parameter type for '{name}', expected: {kind}"
     else:
-        typed = value if isinstance(value, str) else None
+        number = str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+        typed = value if isinstance(value, str) else number  # text, as it would be on a command line
+        wrong = f"Invalid parameter type for '{name}', expected: string"
     if typed is None:
-        raise ConfigError(f"Property '{where}': {value!r:.40} is no {kind}", option="-device")
+        raise ConfigError(wrong, option="-device")
+    return typed
+
+
+def _in_range(where: str, value: Any, limits: Mapping[str, Any]) -> int:
+    kind, name = limits["kind"], where.rpartition(".")[2]
+    typed = _number(value, kind)
+    if typed is None:
+        expected = "a size" if kind == "size" else "integer"
+        raise ConfigError(f"Parameter '{name}' expects {expected}", option="-device")
+    lowest, highest = LIMITS[kind]
+    if not lowest <= typed <= highest:
+        raise ConfigError(f"Parameter '{name}' expects {kind}{'' if kind == 'size' else '_t'}", option="-device")
+    least = lowest if limits["least"] is None else limits["least"]
+    most = highest if limits["most"] is None else limits["most"]
+    if not least <= typed <= most:
+        raise ConfigError(f"Property '{where}': {value} is not in {least}..{most}", option="-device")
     return typed
 
 

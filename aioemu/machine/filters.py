@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aioemu.devices.properties import Live, prop
-from aioemu.errors import ConfigError
 
 if TYPE_CHECKING:
     from aioemu.machine.machine import Machine
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
 class FilterDumpProperties:
     """`-object filter-dump`. `position` and `insert` order it among filters that change frames; it changes none."""
 
-    netdev: str | None = prop(None, "str", "the back end that it watches")
-    file: str | None = prop(None, "str", "where the pcap goes")
+    netdev: str = prop("", "str", "the back end that it watches", needed=True)
+    file: str = prop("", "str", "where the pcap goes", needed=True)
     maxlen: int = prop(65536, "uint32", "bytes kept of each frame")
-    queue: str = prop("all", "str", "all, tx (what the back end sends) or rx (what it is given)")
+    queue: str = prop("all", "NetFilterDirection", "tx: what the back end sends; rx: what it is given")
     status: str = prop("on", "str", "on or off")
     position: str = prop("tail", "str", "where among the filters")
-    insert: str = prop("behind", "str", "on which side of that")
+    insert: str = prop("behind", "NetfilterInsert", "on which side of that")
 
 
 class HeldDump:
@@ -49,9 +48,6 @@ def make_filter_dump(machine: Machine, name: str, given: Any) -> HeldDump:
     """Watch a back end from now on."""
     from aioemu.netdev.filter_dump import FilterDump
 
-    for key in ("netdev", "file"):
-        if getattr(given, key) is None:
-            raise ConfigError(f"Parameter '{key}' is missing", "-object filter-dump")
     port = machine.nics.find(given.netdev).netdev.port
     dump = FilterDump(port, given.file, snap_bytes=given.maxlen, queue=given.queue)
     try:

@@ -18,6 +18,7 @@ from aioemu.accel.choose import open_accelerator
 from aioemu.accel.cpuid import apic_ids
 from aioemu.chardev import Chardevs, MuxKeys
 from aioemu.config import CpuModel, MachineConfig
+from aioemu.config.blame import blaming
 from aioemu.config.unserved import refuse_unserved
 from aioemu.core.fds import FdTable
 from aioemu.errors import EmuError
@@ -144,7 +145,9 @@ class Machine(Views):
         if config.debugcon is not None:
             self.site.add_debugcon(config.debugcon)
         for device in (*self.drives.devices(), *self.nics.devices(), *config.devices):
-            self.site.add(device)
+            place = {"id": device.id, "bus": device.bus, "addr": device.addr}
+            with blaming("-device", device.driver, {**place, **device.props}):
+                self.site.add(device)
         self.site.settle()
         for name, own in self.own_devices.items():
             self.site.plug_own(name, own)

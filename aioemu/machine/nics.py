@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from aioemu.config.blame import blaming
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError
 from aioemu.log import Log
@@ -96,11 +97,9 @@ class Nics:
         self._native = native
         self._plan = plan_nics(config)
         for group in self._plan.netdevs:
-            try:
+            named = {} if (group.id or "#").startswith("#") else {"id": group.id}
+            with blaming("-netdev" if named else "-nic", group.type, {**named, **group.values}):
                 await self.add(group)
-            except ConfigError as exc:
-                named = f",id={group.id}" if not (group.id or "#").startswith("#") else ""
-                raise ConfigError(f"-netdev {group.type}{named}: {exc}", "-netdev") from exc
 
     def devices(self) -> tuple[DeviceOptions, ...]:
         """The cards that `-nic` and `-net` ask for."""

@@ -69,7 +69,7 @@ class Rng:
 class MemoryProperties:
     """`-object memory-backend-*`."""
 
-    size: int | None = prop(None, "size", "bytes", least=1)
+    size: int = prop(0, "size", "bytes", needed=True)
     prealloc: bool = prop(False, "bool", "take the memory at once")
     share: bool = prop(True, "bool", "other processes may map it; it is a file in any case")
     merge: bool = prop(True, "bool", "the host may merge equal pages")
@@ -89,12 +89,12 @@ class MemfdProperties(MemoryProperties):
 class MemoryFileProperties(MemoryProperties):
     """`-object memory-backend-file`."""
 
-    mem_path: str | None = prop(None, "str", "a file, or a folder of a file system for it")
+    mem_path: str = prop("", "str", "a file, or a folder of a file system for it", needed=True)
 
 
 def make_memory_backend(machine: Machine, name: str, given: Any) -> RamBackend:
     """How memory is provided; it is taken when something uses it."""
-    if given.size is None:
+    if given.size == 0:
         raise ConfigError("can't create backend with size 0", "-object")
     huge = 0
     if isinstance(given, MemfdProperties) and given.hugetlb:

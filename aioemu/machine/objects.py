@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aioemu.config import OptionGroup
+from aioemu.config.blame import blaming
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError, EmuError
 
@@ -76,7 +77,8 @@ class Objects:
         if any(
             each.name == group.type and each.late is late for each in OBJECT_TYPES
         ):  # others have a part of their own
-            self._make(group.type or "", group.id or "", group.values)
+            with blaming("-object", group.type, {"id": group.id, **group.values}):
+                self._make(group.type or "", group.id or "", group.values)
 
     async def add(self, kind: str, name: str, values: Mapping[str, Any]) -> None:
         """`object-add`. EmuError says what cannot be."""
@@ -118,10 +120,7 @@ class Objects:
         row = find_type(kind)
         if name in self._all:
             raise ConfigError(f"duplicate ID '{name}' for object", "-object")
-        try:
-            properties = read_properties(kind, row.properties, values)
-        except ConfigError as exc:
-            raise ConfigError(str(exc), "-object") from exc
+        properties = read_properties(kind, row.properties, values)
         self._all[name] = HeldObject(row, name, properties, row.make(self._machine, name, properties))
 
     def _end(self, held: HeldObject) -> None:

@@ -201,9 +201,10 @@ class Site:
     def object(self, name: str, kinds: tuple[str, ...]) -> Any:
         """The object called `name`, of one of these types; it stays as long as the device that is being made."""
         kind = self.objects.names().get(name)
+        if kind is None:
+            raise ConfigError(f"Device '{name}' not found")
         if kind not in kinds:
-            what = "there is no such object" if kind is None else f"it is of type {kind}"
-            raise ConfigError(f"Device '{self._options.driver}' needs {' or '.join(kinds)}, not '{name}': {what}")
+            raise ConfigError(f"Invalid parameter type for '{name}', expected: {' or '.join(kinds)}")
         held, release = self.objects.use(name, self._options.driver)
         self.kit.closers.on_leave(release)
         return held.made

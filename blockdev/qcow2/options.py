@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aioemu.blockdev.options import NodeOptions, anything, child, flag, number, size
+from aioemu.blockdev.options import NodeOptions, anything, child, choice, flag, number, read_options, size
 from aioemu.blockdev.qcow2.header import CORRUPT, LAZY_REFCOUNTS, Header
 from aioemu.blockdev.qcow2.image import Limits
 from aioemu.errors import ConfigError
@@ -13,6 +14,22 @@ from aioemu.errors import ConfigError
 OVERLAP_CHECKS = ("none", "constant", "cached", "all")
 L2_CACHE_DEFAULT = 32 << 20  # maps 256 GiB of 64 KiB clusters
 REFCOUNT_CACHE_DEFAULT = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlapFlags:
+    """`overlap-check` as single checks: what a write is kept from, on top of a template."""
+
+    template: str = choice(OVERLAP_CHECKS, "cached")
+    main_header: bool = flag()
+    active_l1: bool = flag()
+    active_l2: bool = flag()
+    refcount_table: bool = flag()
+    refcount_block: bool = flag()
+    snapshot_table: bool = flag()
+    inactive_l1: bool = flag()
+    inactive_l2: bool = flag()
+    bitmap_directory: bool = flag()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +44,7 @@ class Qcow2Options(NodeOptions):
     pass_discard_snapshot: bool = flag(True)
     pass_discard_other: bool = flag(False)
     discard_no_unref: bool = flag(False)
-    overlap_check: Any = anything()
+    overlap_check: Any = anything(shape=[OverlapFlags, OVERLAP_CHECKS])
     cache_size: int | None = size(None)
     l2_cache_size: int | None = size(None)
     l2_cache_entry_size: int | None = size(None)
@@ -47,7 +64,9 @@ def check_options(options: Qcow2Options, header: Header) -> None:
             f"L2 cache entry size must be a power of two between 512 and the cluster size ({header.cluster_size})"
         )
     check = options.overlap_check
-    if isinstance(check, str) and check not in OVERLAP_CHECKS:
+    if isinstance(check, Mapping):
+        read_options(OverlapFlags, check, path="overlap-check.")
+    elif check is not None and check not in OVERLAP_CHECKS:
         raise ConfigError(f"Unsupported value '{check}' for qcow2 option 'overlap-check'", "overlap-check")
     limits(options)
 

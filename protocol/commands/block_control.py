@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from aioemu.blockdev.registry import DRIVERS, find_driver
+from aioemu.blockdev.registry import find_driver
 from aioemu.errors import MonitorError
 from aioemu.protocol.commands.block import DrivesMachine
+from aioemu.protocol.commands.block_options import BlockdevDriver, blockdev_create_options, blockdev_options
 from aioemu.protocol.registry import command
 from aioemu.protocol.schema import Record
 
 if TYPE_CHECKING:
     from aioemu.blockdev.jobs import Job
-
-BlockdevDriver = StrEnum("BlockdevDriver", {name.upper().replace("-", "_"): name for name in DRIVERS})  # type: ignore[misc]
 
 RATES = {
     "bps": "bps-total",
@@ -33,6 +31,7 @@ class BlockdevOptions(Record, kw_only=True):
 
     takes_any: ClassVar = True
     hidden: ClassVar = ("extra",)
+    shape: ClassVar = staticmethod(blockdev_options)
 
     driver: BlockdevDriver
     node_name: str | None = None
@@ -96,6 +95,7 @@ class BlockdevCreateOptions(Record, kw_only=True):
 
     takes_any: ClassVar = True
     hidden: ClassVar = ("extra",)
+    shape: ClassVar = staticmethod(blockdev_create_options)
 
     driver: BlockdevDriver
     extra: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -40,7 +40,7 @@ class DevicesMachine(Machine):
     devices: Devices
 
 
-@command("device_add", needs=("devices",))
+@command("device_add", needs=("devices",), features=("json-cli", "json-cli-hotplug"))
 def device_add(machine: DevicesMachine, args: DeviceAdd) -> None:
     """Plug in a device; the guest is told."""
     if args.id is not None and not _IDENTIFIER.fullmatch(args.id):

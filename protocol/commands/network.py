@@ -11,6 +11,7 @@ import msgspec
 
 from aioemu.config import OptionGroup
 from aioemu.errors import ConfigError, MonitorError
+from aioemu.netdev.options import option_name
 from aioemu.netdev.registry import BACK_ENDS
 from aioemu.protocol.machine import Machine
 from aioemu.protocol.registry import command
@@ -62,7 +63,7 @@ def _record(kind: str, options: type[Any]) -> type[Record]:
         of = _TYPES[str(field.type).removesuffix(" | None")]
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         fields.append((field.name, of) if needed else (field.name, of | None, None))
-    made = msgspec.defstruct(f"Netdev{kind.title()}Options", fields, bases=(Record,), kw_only=True, rename="kebab")
+    made = msgspec.defstruct(f"Netdev{kind.title()}Options", fields, bases=(Record,), kw_only=True, rename=option_name)
     assert issubclass(made, Record)
     made.__doc__ = f"The options of `-netdev {kind}`."
     return made

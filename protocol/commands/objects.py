@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from aioemu.devices.properties import WORDS
 from aioemu.errors import MonitorError
 from aioemu.protocol.machine import Machine, Objects
 from aioemu.protocol.registry import command
@@ -74,13 +75,23 @@ def _cases() -> dict[str, type[Record]]:
 
 
 def _record(name: str, properties: type[Any]) -> type[Record]:
-    """A record of a type's properties, all of them optional."""
-    fields = [
-        (field.name, KINDS.get(field.metadata["kind"], str) | None, None) for field in dataclasses.fields(properties)
-    ]
-    made = msgspec.defstruct(f"{name.title().replace('-', '')}Properties", fields, bases=(Record,))
+    """A record of a type's properties."""
+    fields: list[Any] = []
+    for field in dataclasses.fields(properties):
+        of = _annotation(field.metadata["kind"])
+        fields.append((field.name, of) if field.metadata["needed"] else (field.name, of | None, None))
+    made = msgspec.defstruct(f"{name.title().replace('-', '')}Properties", fields, bases=(Record,), kw_only=True)
     assert issubclass(made, Record)
     made.__doc__ = (properties.__doc__ or "").strip().rstrip(".") + "."
+    return made
+
+
+def _annotation(kind: str) -> Any:
+    """The annotation of a property of this kind."""
+    if kind not in WORDS:
+        return KINDS.get(kind, str)
+    made = StrEnum(kind, {word.upper(): word for word in WORDS[kind]})  # type: ignore[misc]
+    made.__doc__ = "One of these words."
     return made
 
 

@@ -137,7 +137,7 @@ async def test_rules_of_a_file(graph: Graph, image: Path, tmp_path: Path) -> Non
 
 async def test_events_move_a_state(graph: Graph, image: Path) -> None:
     """The second write is the one that fails, as the rules' states say."""
-    states = [{"event": "write_aio", "state": 1, "new-state": 2}, {"event": "write_aio", "state": 2, "new-state": 3}]
+    states = [{"event": "write_aio", "state": 1, "new_state": 2}, {"event": "write_aio", "state": 2, "new_state": 3}]
     errors = [{"event": "write_aio", "state": 2, "once": True, "iotype": "write"}]
     below = debug(image, **{"set-state": states, "inject-error": errors})
     del below["node-name"]
@@ -175,7 +175,7 @@ async def test_faults_by_count_and_time(graph: Graph, image: Path) -> None:
         ({"inject-error": {"event": "none"}}, "Invalid parameter type for 'inject-error', expected: array"),
         ({"inject-error": [{"event": "l2_load"}]}, "event 'l2_load' never happens"),
         ({"inject-error": [{}]}, r"Parameter 'inject-error\[0\].event' is missing"),
-        ({"set-state": [{"event": "none"}]}, r"Parameter 'set-state\[0\].new-state' is missing"),
+        ({"set-state": [{"event": "none"}]}, r"Parameter 'set-state\[0\].new_state' is missing"),
         ({"aioemu-faults": [{"errno": 1, "foo": 2}]}, r"Parameter 'aioemu-faults\[0\].foo' is unexpected"),
         ({"align": 3}, "Cannot meet constraints with align 3"),
     ],

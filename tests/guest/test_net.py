@@ -61,7 +61,7 @@ def machine(netns: Namespace, board: str, device: str, netdev: str = "", **keywo
         ("microvm", "virtio-net-device,mrg_rxbuf=off,event_idx=off", ""),
         ("q35", "virtio-net-pci,packed=on,host_mtu=1400", ""),
         ("q35", "virtio-net-pci,mq=on", ",queues=4"),
-        ("q35", "virtio-net-pci,vectors=0,csum=off,guest_csum=off", ",vnet-hdr=off"),
+        ("q35", "virtio-net-pci,vectors=0,csum=off,guest_csum=off", ",vnet_hdr=off"),
     ],
 )
 async def test_a_guest_pings_the_host(netns: Namespace, board: str, device: str, netdev: str) -> None:

@@ -110,7 +110,7 @@ async def test_hub_and_chardev_of_a_machine(tmp_path: Path) -> None:
         ("user,id=n0,guestfwd=tcp:10.0.2.100:7-chardev:none", "chardev 'none' not found"),
         ("hubport,id=n0,hubid=0,netdev=none", "netdev 'none' not found"),
         ("stream,id=n0,addr.type=fd,addr.str=999", "999"),
-        ("user,id=n0,dns=10.0.2.2", "-netdev user,id=n0: dns must be different"),
+        ("user,id=n0,dns=10.0.2.2", "-netdev user,id=n0,dns=10.0.2.2: dns must be different"),
     ],
 )
 async def test_a_machine_that_cannot_be_opens_nothing(netdev: str, message: str) -> None:

@@ -95,7 +95,7 @@ async def heard(sniffer: socket.socket) -> bytes:
             return frame
 
 
-@pytest.mark.parametrize("options", [{}, {"queues": "4"}, {"vnet-hdr": "off"}, {"queues": "2", "vnet-hdr": "off"}])
+@pytest.mark.parametrize("options", [{}, {"queues": "4"}, {"vnet_hdr": "off"}, {"queues": "2", "vnet_hdr": "off"}])
 async def test_frames_pass_both_ways(bench: Bench, netns: Namespace, options: dict[str, str]) -> None:
     """What the host sends on the device arrives at the port, and the other way round, byte for byte."""
     tap = await bench.open(ifname="lab0", netns=netns.name, **options)
@@ -176,7 +176,7 @@ async def test_what_is_no_tap_is_refused(bench: Bench) -> None:
         ({"fd": "3", "ifname": "x"}, "ifname= is invalid with fd="),
         ({"queues": "0"}, "queues=0"),
         ({"queues": "x"}, "'queues' expects a number"),
-        ({"vnet-hdr": "perhaps"}, "'vnet-hdr' expects 'on' or 'off'"),
+        ({"vnet_hdr": "perhaps"}, "'vnet_hdr' expects 'on' or 'off'"),
         ({"ifnam": "x"}, "'ifnam' is unexpected; did you mean ifname"),
         ({"vhostforce": "on"}, "vhost"),
         ({"ifname": "a-name-of-16-byte"}, "ifname="),

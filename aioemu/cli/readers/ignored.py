@@ -14,16 +14,36 @@ def text(draft: Draft, arg: Argument) -> None:
     """Any text."""
 
 
-def opts(draft: Draft, arg: Argument) -> None:
-    """Any keys."""
-    arg.opts.rest()
+def msg(draft: Draft, arg: Argument) -> None:
+    """Flags of messages."""
+    _flags(arg, "timestamp", "guest-name")
+
+
+def overcommit(draft: Draft, arg: Argument) -> None:
+    """Flags of the host's policy."""
+    _flags(arg, "mem-lock", "cpu-pm")
+
+
+def compat(draft: Draft, arg: Argument) -> None:
+    """What happens to deprecated and unstable parts of the interface."""
+    for name in ("deprecated-input", "deprecated-output", "unstable-input", "unstable-output"):
+        arg.opts.text(name)
+    arg.opts.close()
+
+
+def _flags(arg: Argument, *names: str) -> None:
+    for name in names:
+        arg.opts.flag(name, False)
+    arg.opts.close()
 
 
 def sandbox(draft: Draft, arg: Argument) -> None:
     """Who asks for a filter learns that there is none."""
     if arg.opts.flag("enable", True):
         draft.warnings.append(f"{arg.where}: there is no system call filter")
-    arg.opts.rest()
+    for name in ("obsolete", "elevateprivileges", "spawn", "resourcecontrol"):
+        arg.opts.text(name)
+    arg.opts.close()
 
 
 def no_audio(draft: Draft, arg: Argument) -> None:

@@ -75,7 +75,7 @@ class VirtioRow:
 Maker = Callable[[VirtioSite, str, Any], VirtioDevice]
 PCI_FIELDS: dict[str, Any] = {
     "vectors": prop(None, "uint32", "MSI-X vectors; 0: none, so interrupts by the pin", most=2048),
-    "disable_legacy": prop("on", "str", "on or auto: modern only"),
+    "disable_legacy": prop("auto", "OnOffAuto", "on or auto: modern only"),
     "disable_modern": prop(False, "bool", "cannot be on"),
 }
 
@@ -110,7 +110,9 @@ def family(name: str, category: str, about: str, schema: type[Any], make: Maker)
 class RngProperties(RingProperties):
     """`-device virtio-rng-*`."""
 
-    rng: str | None = prop(None, "str", "ID of an rng-builtin or rng-random object; without one, the host kernel")
+    rng: str | None = prop(
+        None, "link<rng-backend>", "an rng-builtin or rng-random object; without one, the host kernel"
+    )
     max_bytes: int | None = prop(None, "uint64", "bytes in each period; without it, no limit", least=1)
     period: int = prop(1 << 16, "uint32", "length of a period in milliseconds", least=1)
 

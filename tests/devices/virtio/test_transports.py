@@ -295,7 +295,7 @@ async def test_microvm_tells_the_kernel_of_its_slots() -> None:
         ("q35", "virtio-rng-pci", {"disable-legacy": "off"}, "modern"),
         ("q35", "virtio-rng-pci", {"disable-modern": True}, "modern"),
         ("q35", "virtio-rng-pci-transitional", {}, "not a valid device model name"),
-        ("q35", "virtio-rng-pci", {"rng": "nothing"}, "not 'nothing': there is no such object"),
+        ("q35", "virtio-rng-pci", {"rng": "nothing"}, "Device 'nothing' not found"),
     ],
 )
 async def test_what_cannot_be_is_named(board: str, driver: str, props: dict[str, Any], message: str) -> None:
