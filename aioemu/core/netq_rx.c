@@ -149,6 +149,17 @@ static enum outcome fill_one(struct net_rx *rx, struct source *from, struct give
     return TAKEN;
 }
 
+/* Ask to be told of buffers beyond those that there are, which are too few. True: more came meanwhile. */
+static bool await_buffers(struct net_rx *rx) {
+    atomic_store(&rx->starved, true); /* before asking: the answer may come at once, in another thread */
+    if (!vq_listen(rx->q)) {
+        return false;
+    }
+    atomic_store(&rx->starved, false);
+    vq_ignore(rx->q);
+    return true;
+}
+
 static enum outcome receive(struct net_rx *rx, const struct core_frame *frame, struct given *given) {
     struct source from = {.frame = frame, .part = 1, .left = frame->size};
     const struct core_vq_place before = vq_place(rx->q);
@@ -156,7 +167,7 @@ static enum outcome receive(struct net_rx *rx, const struct core_frame *frame, s
     given->count = 0;
     do {
         rc = given->count < given->max ? fill_one(rx, &from, given) : TOO_LONG;
-    } while (rc == TAKEN && from.left);
+    } while ((rc == TAKEN && from.left) || (rc == NO_BUFFERS && await_buffers(rx)));
     if (rc != TAKEN) {
         vq_return(rx->q, before);
         return rc;
@@ -183,10 +194,6 @@ static int receive_all(struct net_rx *rx, const struct core_frame *frames, int c
         if (given.count == 0 && rc == TAKEN) {
             core_port_drop_in(port, CORE_DROP_FILTERED, frames[done].size);
         } else if (rc == NO_BUFFERS) {
-            if (vq_listen(rx->q)) {
-                continue;
-            }
-            atomic_store(&rx->starved, true);
             return done;
         } else if (rc != TAKEN) {
             enum core_drop why = rc == TOO_LONG ? CORE_DROP_TOO_LONG
@@ -212,10 +219,14 @@ static bool is_held(struct net_rx *rx) {
 int net_deliver(struct core_port *port, uint32_t queue, const struct core_frame *frames, int count) {
     struct core_net *net = (struct core_net *)port;
     struct net_rx *rx = &net->all[queue % atomic_load_explicit(&net->pairs, memory_order_relaxed)].rx;
-    if (is_held(rx)) {
+    bool open = vq_open(rx->q);
+    if (is_held(rx)) { /* looked at with the lock: whoever holds the card has it after everybody who did not see that */
+        if (open) {
+            vq_close(rx->q);
+        }
         return 0;
     }
-    if (!vq_open(rx->q)) {
+    if (!open) {
         for (int i = 0; i < count; i++) {
             core_port_drop_in(port, CORE_DROP_NO_DRIVER, frames[i].size);
         }

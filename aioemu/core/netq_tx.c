@@ -135,7 +135,7 @@ static int batch(struct net_tx *tx) {
     }
     uint32_t lost = 0;
     int count = 0, sent = 0;
-    if (vq_waiting(tx->q) > 0) {
+    if (!atomic_load_explicit(&tx->net->held, memory_order_relaxed) && vq_waiting(tx->q) > 0) {
         vq_ignore(tx->q);
         count = gather(tx, &lost);
         sent = count ? core_port_send(&tx->net->port, tx->index, tx->frames, count) : 0;
@@ -153,8 +153,7 @@ static int batch(struct net_tx *tx) {
 
 bool net_transmit(struct net_tx *tx) {
     int done = 0, more = 1;
-    while (done < NET_BUDGET && more && !atomic_load_explicit(&tx->blocked, memory_order_relaxed) &&
-           !atomic_load_explicit(&tx->net->held, memory_order_relaxed)) {
+    while (done < NET_BUDGET && more && !atomic_load_explicit(&tx->blocked, memory_order_relaxed)) {
         more = batch(tx);
         done += more;
     }

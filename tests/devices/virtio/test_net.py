@@ -106,6 +106,22 @@ def test_without_buffers_the_sender_waits(rig: Callable[..., Rig], ring: int) ->
 
 
 @every_ring
+def test_too_few_buffers_for_a_frame_make_its_sender_wait(rig: Callable[..., Rig], ring: int) -> None:
+    """Those that there are stay untouched until more come; frames that came before are the driver's meanwhile."""
+    r = rig(ALL | ring)
+    r.give_buffers(100, 100, 100)
+    assert r.box.send(ethernet(60))
+
+    assert not r.box.send(ethernet(300))
+
+    assert [size for _, size in r.rx.used()] == [72]
+    (place,) = r.give_buffers(1000, at=BUFFERS_AT + 0x1000)
+    assert r.box.send(ethernet(300))
+    assert [size for _, size in r.rx.used()] == [100, 100, 112]
+    assert r.board.memory.read(place, 112) == ethernet(300)[-112:]
+
+
+@every_ring
 def test_a_peer_without_room_leaves_frames_in_the_ring(ring: int) -> None:
     """Back-pressure: they come in order when there is room again."""
     r = Rig(ALL | ring, box=Box(4, waits=True, takes=frozenset(("csum",))))
