@@ -98,7 +98,11 @@ class BlkdebugNode(Node[BlkdebugOptions]):
 
     async def open(self, graph: Opener) -> None:
         if self.options.config is not None:  # a FIFO holds up this command alone
-            self._take_rules(await in_own_thread(lambda path: list(read_groups(path)), self.options.config))
+            try:
+                groups = await in_own_thread(lambda path: list(read_groups(path)), self.options.config)
+            except HostError as exc:
+                raise HostError("Could not read blkdebug config file", exc.errno) from exc
+            self._take_rules(groups)
         await super().open(graph)
         if self.options.align:
             if self.options.align & (self.options.align - 1):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aioemu.blockdev.backend import POLICIES, ErrorPolicy
+from aioemu.blockdev.legacy import flat
 from aioemu.config.grammar import Options, did_you_mean
 from aioemu.config.keyval import unflatten
 
@@ -40,13 +41,22 @@ THROTTLE_KEYS = {  # old names
 }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a drive is among those of its interface; `unit` None: the first free one."""
+
+    bus: int = 0
+    unit: int | None = None
+    index: int = -1  # as it was given
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drive:
     """One `-drive`."""
 
     id: str | None = None
-    interface: str = "ide"
-    index: int | None = None
+    interface: str = "virtio"  # what boards here have; QEMU's have IDE
+    place: Place = Place()
     media: str = "disk"
     file: str | None = None
     writeback: bool = True
@@ -61,15 +71,15 @@ class Drive:
 
 def read_drive(drive_id: str | None, values: Mapping[str, Any]) -> Drive:
     """One `-drive` out of its keys, nested or with dots."""
-    opts = Options("-drive", _flat(values))
-    interface = opts.text("if") or "ide"
+    opts = Options("-drive", flat(values))
+    interface = opts.text("if") or "virtio"
     if interface not in INTERFACES:
         opts.fail(f"unsupported bus type '{interface}'{did_you_mean(interface, INTERFACES)}")
     media = opts.text("media") or "disk"
     if media not in ("disk", "cdrom"):
         opts.fail(f"'{media}' invalid media")
     read_only = opts.flag("read-only", opts.flag("readonly", media == "cdrom"))
-    index = _place(opts)
+    place = _place(opts)
     node: dict[str, Any] = {"read-only": read_only, "auto-read-only": opts.flag("auto-read-only", True)}
     node["cache"], writeback = _cache(opts)
     _node_words(opts, node)
@@ -77,38 +87,26 @@ def read_drive(drive_id: str | None, values: Mapping[str, Any]) -> Drive:
     return Drive(
         id=drive_id,
         interface=interface,
-        index=index,
+        place=place,
         media=media,
         file=opts.text("file") or None,
         writeback=writeback,
         rerror=_policy(opts, "rerror", "report"),
         werror=_policy(opts, "werror", "enospc"),
         snapshot=opts.maybe_flag("snapshot"),
-        copy_on_read=_copy_on_read(opts, read_only),
+        copy_on_read=opts.flag("copy-on-read", False),
         throttle_group=group,
         limits=limits,
         node={**_driver(opts), **node, **unflatten("-drive", opts.rest().items())},
     )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """All options with dotted keys, however they were given."""
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found
-
-
-def _place(opts: Options) -> int | None:
-    """Its number among the disks of its interface."""
+def _place(opts: Options) -> Place:
     index = opts.number("index", -1, low=-1)
-    bus, unit = opts.number("bus", -1, low=-1), opts.number("unit", -1, low=-1)
-    if index >= 0 and (bus >= 0 or unit >= 0):
+    bus, unit = opts.number("bus", 0), opts.number("unit", -1, low=-1)
+    if index >= 0 and (bus or unit >= 0):
         opts.fail("index cannot be used with bus and unit")
-    return index if index >= 0 else unit if unit >= 0 else None
+    return Place(bus, index if index >= 0 else unit if unit >= 0 else None, index)
 
 
 def _cache(opts: Options) -> tuple[dict[str, bool], bool]:
@@ -141,15 +139,11 @@ def _policy(opts: Options, key: str, default: ErrorPolicy) -> ErrorPolicy:
     for policy in POLICIES:
         if word == policy and (policy != "enospc" or key == "werror"):
             return policy  # type: ignore[return-value]  # one of them
-    if word not in (None, "auto"):
+    if word is not None:
         opts.fail(
             f"'{word}' invalid {'write' if key == 'werror' else 'read'} error action{did_you_mean(str(word), POLICIES)}"
         )
     return default
-
-
-def _copy_on_read(opts: Options, read_only: bool) -> bool:
-    return opts.flag("copy-on-read", False) and not read_only
 
 
 def _throttling(opts: Options) -> tuple[dict[str, Any], str | None]:

@@ -149,6 +149,8 @@ class HostFile(Node[T], Generic[T]):
                 self.read_only = True
                 self.read_only_because = f"Could not open '{self.filename}': {exc.strerror}"
                 return self._open_fd(False)
+            if exc.errno == errno.EISDIR:
+                raise ConfigError(f"'{self.driver}' driver requires '{self.filename}' to be a regular file") from exc
             raise HostError(f"Could not open '{self.filename}'", exc.errno) from exc
 
     # ---- data --------------------------------------------------------------------------------------------------------

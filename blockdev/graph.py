@@ -19,7 +19,7 @@ from aioemu.blockdev.permissions import Change, Edge, Permission
 from aioemu.blockdev.registry import DRIVERS, find_driver
 from aioemu.blockdev.throttle import Throttles
 from aioemu.config.grammar import did_you_mean
-from aioemu.errors import ConfigError, EmuError
+from aioemu.errors import ConfigError, EmuError, HostError
 
 NAME_LIMIT = 31  # characters of a node's name, as QEMU's
 THREADS = 8  # that calls of one machine's disks may block at a time
@@ -168,6 +168,8 @@ class Graph:
         try:
             for role in children_of(driver.options_type):
                 child = getattr(options, role.replace("-", "_"))
+                if legacy and role == "backing" and isinstance(child, Mapping):
+                    continue  # what is not said of it is in the image's header: `open_backing`
                 if child is not NOT_GIVEN and child is not None:
                     await self.open_child(node, role, child, path=f"{path}{role}.", legacy=legacy, strict=strict)
             await node.open(self)
@@ -186,18 +188,33 @@ class Graph:
             child = self.find(given)
             self._refuse_loop(node, child)
         else:
+            if legacy:
+                from aioemu.blockdev.legacy import with_driver  # file names that say it
+
+                given = with_driver(given)
             inherited = inherit(node.options, role, given)
             child = await self.open(inherited, path=path, depth=self._depth[node] + 1, legacy=legacy, strict=strict)
         await self._adopt(node, role, child)
         return child
 
     async def open_backing(self, node: Node[Any], filename: str, driver: str | None) -> Node[Any]:
-        """Open the image that a header names: read-only, a relative name beside the image."""
-        from aioemu.blockdev.legacy import open_image  # names and probing
+        """Open the image that a header names: read-only, a relative name beside the image.
 
+        What `-drive` says of it (`backing.*`) comes before what the header says.
+        """
+        from aioemu.blockdev.legacy import names_file, open_image  # names and probing
+
+        said = getattr(node.options, "backing", NOT_GIVEN)
         given: dict[str, Any] = {} if driver is None else {"driver": driver}
+        given |= said if isinstance(said, Mapping) else {}
+        place = None if not filename or names_file(given) else _beside(node, filename)
         given = inherit(node.options, "backing", given)
-        child = await open_image(self, _beside(node, filename), given, depth=self._depth[node] + 1)
+        try:
+            child = await open_image(self, place, given, depth=self._depth[node] + 1)
+        except ConfigError as exc:
+            raise ConfigError(f"Could not open backing file: {exc}", exc.option) from exc
+        except HostError as exc:
+            raise HostError(f"Could not open backing file: {exc.action}", exc.errno) from exc
         await self._adopt(node, "backing", child)
         return child
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aioemu.blockdev.options import NodeOptions, option_names, read_options
 from aioemu.blockdev.probe import PROBE_BYTES, probe
 from aioemu.blockdev.registry import DRIVERS, find_driver
-from aioemu.config.keyval import parse_json
+from aioemu.config.keyval import parse_json, unflatten
 from aioemu.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,18 +31,20 @@ async def open_image(graph: Graph, filename: str | None, given: Mapping[str, Any
     """Open an image by name and options, where the format and the protocol may be left out."""
     options = dict(given)
     if filename is not None and filename.startswith("json:"):
-        options = {**parse_json("json:", filename.removeprefix("json:")), **options}
+        options = _with_json(filename, options)
         filename = options.pop("filename", None)
     driver = options.get("driver")
     if driver is not None and not isinstance(driver, str):
         raise ConfigError("Invalid parameter type for 'driver', expected: string", "driver")
     if driver is not None and "file" not in option_names(find_driver(driver).options_type):
         return await graph.open(_named(driver, options, filename), depth=depth, legacy=True)
+    if driver is not None and filename is None and "file" not in options:
+        raise ConfigError('A block device must be specified for "file"', "file")
     options["file"] = _file_options(options.get("file"), filename, options.pop("aio", None))
     if driver is None:
         return await _open_guessed(graph, options, depth)
     if isinstance(options["file"], Mapping):
-        options["file"] = _with_driver(options["file"])
+        options["file"] = with_driver(options["file"])
     return await graph.open(options, depth=depth, legacy=True)
 
 
@@ -75,11 +77,36 @@ def _file_options(given: Any, filename: str | None, aio: Any) -> Any:
     return options
 
 
-def _with_driver(options: Mapping[str, Any]) -> dict[str, Any]:
+def names_file(options: Mapping[str, Any]) -> bool:
+    """Whether the options of an image say which file it is in, whatever else names one."""
+    below = options.get("file")
+    return isinstance(below, str) or (isinstance(below, Mapping) and "filename" in below)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Options with dotted keys, however they were nested."""
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += flat(value, f"{prefix}{key}.")
+        else:
+            found.append((f"{prefix}{key}", value))
+    return found
+
+
+def _with_json(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `json:` name holds, nested or with dotted keys, with the options over it."""
+    named = parse_json("json:", name.removeprefix("json:"))
+    return unflatten("json:", {**dict(flat(named)), **dict(flat(options))}.items())
+
+
+def with_driver(options: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol that a file name stands for, unless the options say it."""
-    if "driver" in options:
+    if "driver" in options or "filename" not in options:
         return dict(options)
-    name = str(options.get("filename", ""))
+    name = str(options["filename"])
+    if name.startswith("blkdebug:"):
+        return _blkdebug(name.removeprefix("blkdebug:"), options)
     match = _PROTOCOL.match(name)
     if match is not None and "/" not in match.group(1):
         driver = PROTOCOLS.get(match.group(1))
@@ -91,11 +118,22 @@ def _with_driver(options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "driver": "host_device" if _is_device(name) else "file"}
 
 
+def _blkdebug(rest: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`blkdebug:[CONFIG]:IMAGE`."""
+    config, colon, image = rest.partition(":")
+    if not colon:
+        raise ConfigError("blkdebug requires both config file and image path", "filename")
+    told = {key: value for key, value in options.items() if key not in ("filename", "aio")}
+    below = {"filename": image, **({"aio": options["aio"]} if "aio" in options else {})}
+    return {**told, "driver": "blkdebug", "image": with_driver(below), **({"config": config} if config else {})}
+
+
 def _is_device(path: str) -> bool:
     try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError:
         return False
+    return stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
 
 
 async def _open_guessed(graph: Graph, options: dict[str, Any], depth: int) -> Node[Any]:
@@ -108,7 +146,7 @@ async def _open_guessed(graph: Graph, options: dict[str, Any], depth: int) -> No
     else:
         told: dict[str, Any] = {key: options[key] for key in INHERITED if key in options}
         plain = read_options(NodeOptions, told)
-        below = await graph.open(inherit(plain, "file", _with_driver(given)), depth=depth + 1, legacy=True)
+        below = await graph.open(inherit(plain, "file", with_driver(given)), depth=depth + 1, legacy=True)
     try:
         name = probe(await below.read(0, PROBE_BYTES))
         if name not in DRIVERS:

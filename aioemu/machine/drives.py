@@ -6,6 +6,7 @@ Nothing of the block layer is loaded before a disk is asked for. Not here: the d
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class Drives:
         self.unnamed: list[Backend] = []  # of devices whose drive= names a node
         self._tasks: set[asyncio.Task[None]] = set()  # nodes that close because their device went
         self._automatic: list[tuple[str, Drive]] = []  # drives that are devices as well
+        self._places: dict[tuple[str, int, int], str] = {}  # interface, bus and unit of each drive
 
     @property
     def graph(self) -> Graph:
@@ -93,8 +95,8 @@ class Drives:
             try:
                 await self.add(group.id, group.values)
             except EmuError as exc:
-                prefix = "" if str(exc).startswith("-drive") else f"-drive {_shown(None, group.values)}: "
-                raise ConfigError(f"{prefix}{_told(exc)}", "-drive") from exc
+                told = _told(exc).removeprefix("-drive: ")
+                raise ConfigError(f"-drive {_shown(None, group.values)}: {told}", "-drive") from exc
 
     async def add(self, drive_id: str | None, values: Mapping[str, Any]) -> Backend:
         """One `-drive`."""
@@ -102,11 +104,12 @@ class Drives:
         from aioemu.blockdev.drive import read_drive
 
         drive = read_drive(drive_id, values)
-        name = self._name(drive)
+        place = self._place(drive)
+        name = self._name(drive, place)
         if drive.interface not in INTERFACES:
-            place = f"if={drive.interface},bus=0,unit={drive.index or 0}"
+            wanted = f"if={drive.interface},bus={drive.place.bus},unit={drive.place.unit or 0}"
             raise ConfigError(
-                f"machine type does not support {place}; disks here are if=virtio, or if=none and -device"
+                f"machine type does not support {wanted}; disks here are if=virtio, or if=none and -device"
             )
         backend = Backend(self.graph, name)
         backend.rerror, backend.werror, backend.writeback = drive.rerror, drive.werror, drive.writeback
@@ -126,6 +129,7 @@ class Drives:
                     await self.graph.release(held)
                 raise
         self.backends[name] = backend
+        self._places[place] = name
         if drive.interface == "virtio":
             self._automatic.append((name, drive))
         return backend
@@ -155,7 +159,9 @@ class Drives:
             from aioemu.blockdev.overlay import temporary_over
 
             node = await temporary_over(self.graph, node, drive.node)
-        if drive.copy_on_read:
+        if drive.copy_on_read and drive.node["read-only"]:
+            self._log.warning("disabling copy-on-read on read-only drive")
+        elif drive.copy_on_read:
             from aioemu.blockdev.overlay import copy_on_read_over
 
             node = await copy_on_read_over(self.graph, node)
@@ -286,7 +292,17 @@ class Drives:
         backend.edge = self.graph.attach(backend, "root", node, Permission.NONE)
         return backend
 
-    def _name(self, drive: Drive) -> str:
+    def _place(self, drive: Drive) -> tuple[str, int, int]:
+        """Interface, bus and unit of a drive: where it says, or the first that is free."""
+        kind, bus, unit = drive.interface, drive.place.bus, drive.place.unit
+        taken = {place for place, name in self._places.items() if name in self.backends}
+        if unit is None:
+            unit = next(number for number in itertools.count() if (kind, bus, number) not in taken)
+        elif (kind, bus, unit) in taken:
+            raise ConfigError(f"drive with bus={bus}, unit={unit} (index={drive.place.index}) exists")
+        return kind, bus, unit
+
+    def _name(self, drive: Drive, place: tuple[str, int, int]) -> str:
         """The drive's id, or the one that QEMU would make up."""
         if drive.id is not None:
             if drive.id in self.backends:
@@ -294,11 +310,10 @@ class Drives:
             if drive.id in self.graph.nodes or drive.node.get("node-name") == drive.id:
                 raise ConfigError(f"Device name '{drive.id}' conflicts with an existing node name")
             return drive.id
-        prefix = f"{drive.interface}{'-cd' if drive.media == 'cdrom' else ''}"
-        number = 0 if drive.index is None else drive.index
-        while f"{prefix}{number}" in self.backends:
-            number += 1
-        return f"{prefix}{number}"
+        kind, _, unit = place
+        if f"{kind}{unit}" in self.backends:
+            raise ConfigError(f"Duplicate ID '{kind}{unit}' for drive")
+        return f"{kind}{unit}"
 
 
 def _names(backend: Backend) -> tuple[str, ...]:
@@ -327,6 +342,8 @@ def _told(exc: BaseException) -> str:
 
 def _shown(kind: str | None, values: Mapping[str, Any]) -> str:
     """An option as the user knows it again."""
+    from aioemu.blockdev.legacy import flat
+
     words = [kind] if kind else []
-    words += [f"{key}={value}" for key, value in values.items() if isinstance(value, (str, int))]
+    words += [f"{key}={value}" for key, value in flat(values) if isinstance(value, (str, int))]
     return ",".join(words)

@@ -21,7 +21,7 @@ from aioemu.blockdev.qcow2.erase import Eraser
 from aioemu.blockdev.qcow2.facts import describe_image
 from aioemu.blockdev.qcow2.header import Header
 from aioemu.blockdev.qcow2.image import Image
-from aioemu.blockdev.qcow2.opening import open_data_file, read_header, tell_corrupt
+from aioemu.blockdev.qcow2.opening import open_backing, open_data_file, read_header, tell_corrupt
 from aioemu.blockdev.qcow2.options import Qcow2Options, check_options, is_lazy, limits, refuse_corrupt
 from aioemu.blockdev.qcow2.repair import repair
 from aioemu.blockdev.qcow2.resize import check_resize, finish_growth, make_room, shrink
@@ -80,8 +80,7 @@ class Qcow2Node(Node[Qcow2Options]):
         self._file_end = self.file.size
         if not self.read_only:
             await self._prepare_writes(image)
-        if header.backing_name and "backing" not in self.children and self.options.backing is not None:
-            await graph.open_backing(self, header.backing_name, header.text(fields.EXT_BACKING_FORMAT))
+        await open_backing(self, graph, header)
         self.size = header.size
         self.request_alignment = max(child.request_alignment for child in self.children.values())
 

@@ -6,6 +6,7 @@ import os.path
 from typing import Any
 
 from aioemu.blockdev.node import Node, Opener
+from aioemu.blockdev.options import NOT_GIVEN
 from aioemu.blockdev.qcow2 import header as fields
 from aioemu.blockdev.qcow2.header import Header, parse
 from aioemu.errors import ConfigError
@@ -34,6 +35,15 @@ async def open_data_file(node: Node[Any], graph: Opener, header: Header) -> Node
         path = os.path.join(os.path.dirname(node.filename), name)  # an absolute name stays
         await graph.open_child(node, "data-file", {"driver": "file", "filename": path})
     return node.children["data-file"]
+
+
+async def open_backing(node: Node[Any], graph: Opener, header: Header) -> None:
+    """Open what is below the image, where it is not there yet and not refused (`backing: null`)."""
+    given = node.options.backing
+    if given is None or "backing" in node.children:
+        return
+    if header.backing_name or given is not NOT_GIVEN:
+        await graph.open_backing(node, header.backing_name or "", header.text(fields.EXT_BACKING_FORMAT))
 
 
 def tell_corrupt(graph: Opener, node: Node[Any], message: str, fatal: bool) -> None:

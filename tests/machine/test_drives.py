@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from aioemu.blockdev.qcow2.create import create_image
 from aioemu.cli.command_line import read_command_line
 from aioemu.errors import ConfigError
+from aioemu.log import EventLog, Log
+from aioemu.machine.drives import Drives
 from aioemu.machine.machine import Machine
 from aioemu.machine.served import SERVED
 from tests.blockdev.conftest import tools_of_their_own  # noqa: F401 - a fixture
@@ -103,6 +107,9 @@ async def test_a_device_takes_a_drive_and_gives_it_back(image: Path) -> None:
         ("cache=bla", "invalid cache option"),
         ("if=bla", "unsupported bus type 'bla'"),
         ("if=ide", "machine type does not support if=ide,bus=0,unit=0"),
+        ("werror=auto", "'auto' invalid write error action"),
+        ("format=raw,index=3 -drive if=none,index=3", "drive with bus=0, unit=3 (index=3) exists"),
+        ("format=raw,unit=0 -drive if=none,index=0", "drive with bus=0, unit=0 (index=0) exists"),
         ("media=bla", "'bla' invalid media"),
         ("aio=bla", "invalid aio option"),
         ("format=bla", "Unknown driver 'bla'"),
@@ -125,8 +132,8 @@ async def test_a_device_takes_a_drive_and_gives_it_back(image: Path) -> None:
 )
 async def test_mistakes_are_named(image: Path, words: str, message: str) -> None:
     """What cannot be is refused before anything runs, in words that people have met."""
-    prefix = "if=none," if "if=" not in words else ""
-    assert message in await refusal("-drive", f"file={image},{prefix}id=d,{words}")
+    prefix = "if=none," if not words.startswith("if=") else ""
+    assert f": {message}" in await refusal("-drive", *f"file={image},{prefix}id=d,{words}".split())
 
 
 @pytest.mark.parametrize("words", [[",snapshot=on"], ["", "-snapshot"]])
@@ -181,6 +188,86 @@ async def test_what_is_read_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "out.img"
     subprocess.run(["qemu-img", "convert", "-O", "raw", path, out], check=True)
     assert out.read_bytes()[:65536] == b"b" * 65536
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),  # the texts of QEMU 7.2
+    [
+        ("file=FOLDER", "'file' driver requires 'FOLDER' to be a regular file"),
+        ('file=json:{"driver":"raw"}', 'A block device must be specified for "file"'),
+        ("file=blkdebug:IMAGE,format=raw", "blkdebug requires both config file and image path"),
+        ("file=blkdebug:none:IMAGE,format=raw", "Could not read blkdebug config file: No such file or directory"),
+        ("file=OVERLAY,backing.driver=qcow2", "Could not open backing file: Image is not in qcow2 format"),
+        (
+            "file=OVERLAY,backing.file.filename=none",
+            "Could not open backing file: Could not open 'none': No such file or directory",
+        ),
+    ],
+)
+async def test_mistakes_in_names(image: Path, words: str, message: str) -> None:
+    """File names that hold options, and options of a backing file, are refused in words that people have met."""
+    overlay = image.parent / "over.qcow2"
+    await create_image(str(overlay), MIB, backing_file="a.img", backing_fmt="raw")
+
+    def named(text: str) -> str:
+        places = {"FOLDER": image.parent, "IMAGE": image, "OVERLAY": overlay}
+        return re.sub("|".join(places), lambda match: str(places[match[0]]), text)
+
+    assert named(message) in await refusal("-drive", f"{named(words)},if=none")
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        ("OVERLAY", ["over.qcow2", "a.img"]),
+        ("OVERLAY,backing.node-name=b,backing.file.locking=off", ["over.qcow2", "a.img"]),
+        ("OVERLAY,backing.driver=raw,backing.file.filename=OTHER", ["over.qcow2", "b.img"]),
+        ("OVERLAY,backing.file.filename=OTHER", ["over.qcow2", "b.img"]),
+        ("OVERLAY,driver=qcow2,backing.driver=null-co,backing.size=1M,file.driver=file", None),
+        ('json:{"driver":"qcow2",,"file.filename":"OVERLAY",,"backing":null}', ["over.qcow2"]),
+        ('json:{"driver":"raw",,"file":{"filename":"OTHER"}},file.driver=file,file.locking=off', ["b.img"]),
+        ('json:{"file.filename":"OVERLAY"}', ["over.qcow2", "a.img"]),
+        ("blkdebug::OTHER,format=raw", ["b.img"]),
+    ],
+)
+async def test_options_in_and_beside_names(image: Path, words: str, files: list[str] | None) -> None:
+    """`json:` and `blkdebug:` names, dotted keys, and `backing.*` where the image's header says the rest."""
+    overlay, other = image.parent / "over.qcow2", image.parent / "b.img"
+    other.write_bytes(bytes(MIB))
+    await create_image(str(overlay), MIB, backing_file="a.img", backing_fmt="raw")
+    words = words.replace("OVERLAY", str(overlay)).replace("OTHER", str(other))
+    if files is None:
+        assert "The only allowed filename for this driver is 'null-co://'" in await refusal(
+            "-drive", f"file={words},if=none"
+        )
+        return
+    made = machine("-drive", f"file={words},if=none,id=d")
+    await made.open()
+    try:
+        opened = [node for node in made.drives.graph.nodes.values() if node.driver == "file"]
+        assert sorted(Path(node.filename).name for node in opened) == sorted(files)
+        assert "b" in made.drives.graph.nodes or "node-name" not in words
+        assert await made.drives.backends["d"].read(0, 512) == bytes(512)
+    finally:
+        made.close()
+
+
+async def test_drives_have_places(tmp_path: Path) -> None:
+    """-hda, -cdrom and drives without if= are virtio disks here; each has a place, and its name by that."""
+    paths = [tmp_path / f"{number}.img" for number in range(4)]
+    for path in paths:
+        path.write_bytes(bytes(MIB))
+    words = ["-hda", str(paths[0]), "-cdrom", str(paths[1])]
+    for path in paths[2:]:
+        words += ["-drive", f"file={path},format=raw"]
+    drives = Drives(read_command_line(["-machine", "none", *words])[0], Log("block", "m", EventLog()))
+    await drives.open()
+    try:
+        assert list(drives.backends) == ["virtio0", "virtio2", "virtio1", "virtio3"]
+        assert [backend.read_only for backend in drives.all] == [False, True, False, False]
+        assert {device.driver for device in drives.devices()} == {"virtio-blk"}
+    finally:
+        drives.close()
 
 
 async def test_names_do_not_collide(image: Path) -> None:

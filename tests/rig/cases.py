@@ -14,6 +14,7 @@ from functools import partial
 from aioemu.api import Machine
 from aioemu.images import FIRST_LINE
 from aioemu.machine.runstate import Cause, RunState
+from tests.rig import virtio
 from tests.rig.guests import BOOT_S, Files, ask, booted, ends, power_off, uptime
 
 Case = Callable[[Files], Awaitable[None]]
@@ -123,7 +124,7 @@ def table() -> dict[str, Case]:
         cases[f"boots-{board}-{image}-{cpus}"] = partial(boots, board=board, image=image, cpus=cpus)
     for run in (no_reboot, power_button):
         cases |= {f"{run.__name__}-{board}": partial(run, board=board) for board in BOARDS}
-    return cases
+    return cases | virtio.table()
 
 
 CASES = table()

@@ -14,6 +14,7 @@ import pytest
 from aioemu.images import debian_guest
 from tests.rig.guests import Files
 from tests.rig.outer import Rig
+from tests.rig.virtio import MODULES
 
 AT_ONCE = 2  # rigs; each keeps one processor of the host busy
 TRIES = 2  # of a rig: the software CPU under it is not beyond doubt, and what was decided before stays decided
@@ -93,7 +94,8 @@ def selected(session: pytest.Session) -> list[str]:
 def results(request: pytest.FixtureRequest) -> Iterator[Results]:
     """Rigs that work on every selected case."""
     image = debian_guest()
-    files = Files(str(image.kernel), str(image.vmlinux), str(image.initrd), image.append)
+    virtio = debian_guest(MODULES)
+    files = Files(str(image.kernel), str(image.vmlinux), str(image.initrd), image.append, str(virtio.initrd))
     results = Results(files, selected(request.session))
     yield results
     results.close()

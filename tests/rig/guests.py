@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioemu.api import ExitStatus, Machine
+from aioemu.config import MachineConfig
 from aioemu.images import FIRST_LINE, PROMPT
 from aioemu.machine.runstate import Cause
 
@@ -29,15 +30,26 @@ class Files:
     vmlinux: str
     initrd: str
     append: str
+    virtio_initrd: str  # with the modules of virtio devices
 
-    def machine(self, board: str, *, image: str = "vmlinux", quiet: bool = True, **keywords: Any) -> Machine:
+    def machine(
+        self,
+        board: str,
+        *,
+        config: MachineConfig | None = None,
+        image: str = "vmlinux",
+        quiet: bool = True,
+        virtio: bool = False,
+        **keywords: Any,
+    ) -> Machine:
         """A machine that will boot this guest on hardware KVM."""
         return Machine(
+            config,
             machine=board,
             accel="kvm",
             memory=MEMORY,
             kernel=self.vmlinux if image == "vmlinux" else self.kernel,
-            initrd=self.initrd,
+            initrd=self.virtio_initrd if virtio else self.initrd,
             append=self.append if quiet else self.append.replace("quiet", ""),
             **keywords,
         )

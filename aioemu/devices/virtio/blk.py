@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aioemu.blockdev.engine import DiskShape, Engine
 from aioemu.bus.state import Field, Flag
-from aioemu.devices.virtio.blk_properties import BlkProperties
+from aioemu.devices.virtio.blk_properties import MAX_QUEUE_SIZE, BlkProperties
 from aioemu.devices.virtio.device import VirtioDevice
 from aioemu.errors import ConfigError
 
@@ -166,5 +166,13 @@ def check_blocks(given: BlkProperties) -> None:
     for name in ("min_io_size", "opt_io_size"):
         if getattr(given, name) % given.logical_block_size:
             raise ConfigError(f"{name} must be a multiple of logical_block_size", "-device")
+    if given.discard_granularity is not None and given.discard_granularity % given.logical_block_size:
+        raise ConfigError("discard_granularity must be a multiple of logical_block_size", "-device")
+    if given.queue_size & (given.queue_size - 1):
+        raise ConfigError(
+            f"invalid queue-size property ({given.queue_size}), must be a power of 2 (max {MAX_QUEUE_SIZE})", "-device"
+        )
+    if given.queue_size == OWN_SEGMENTS and given.seg_max_adjust:
+        raise ConfigError(f"invalid queue-size property ({given.queue_size}), must be > {OWN_SEGMENTS}", "-device")
     if given.min_io_size // given.logical_block_size > 0xFFFF:
         raise ConfigError("min_io_size must not exceed 65535 logical blocks", "-device")

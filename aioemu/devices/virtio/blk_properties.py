@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aioemu.devices.virtio.blk import VirtioBlk
 
 MAX_QUEUES = 1024
+MAX_QUEUE_SIZE = 1024
 MAX_SECTORS = ((1 << 31) - 1) >> 9  # of one request, in QEMU's block layer
 POLICIES = ("auto", "report", "ignore", "enospc", "stop")
 
@@ -25,7 +26,7 @@ class BlkProperties(RingProperties):
     drive: str | None = prop(None, "str", "Node name or ID of a block device to use as a backend")
     iothread: str | None = prop(None, "link<iothread>", "an iothread that serves it; without one, the main loop does")
     num_queues: int | None = prop(None, "uint16", "queues; by default one for each vCPU", least=1, most=MAX_QUEUES)
-    queue_size: int = prop(256, "uint16", "places of a queue: a power of two", least=2, most=1024)
+    queue_size: int = prop(256, "uint16", "places of a queue: a power of two", least=2, most=MAX_QUEUE_SIZE)
     seg_max_adjust: bool = prop(True, "bool", "as many segments in a request as a queue has room for")
     request_merging: bool = prop(True, "bool", "accepted; the host's page cache and io_uring merge")
     serial: str | None = prop(None, "str", "what the guest reads as its serial number, 20 bytes")
