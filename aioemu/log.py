@@ -122,6 +122,12 @@ class Log:
     def error(self, message: str, *args: object) -> None:
         self._say(logging.ERROR, message, args)
 
+    def exception(self, message: str, *args: object) -> None:
+        """An error of the program's own: the message, and where the exception that is being handled came from."""
+        if self._logger.isEnabledFor(logging.ERROR):
+            extra = {"machine": self.machine, "area": self.area}
+            self._logger.error(message, *args, exc_info=True, extra=extra)
+
     def event(self, name: str, /, **fields: object) -> None:
         """Record that (name) happened; printed too where this area is at level info."""
         if self.events is not None:

@@ -21,15 +21,18 @@ from aioemu._core import ffi, lib
 from aioemu.blockdev.file import HostFile
 from aioemu.blockdev.node import ExtentKind
 from aioemu.errors import EmuError, HostError
+from aioemu.log import Log
 
 if TYPE_CHECKING:
     from aioemu.blockdev.backend import Backend
     from aioemu.blockdev.node import Node
 
 PYTHON_FLUSHES, NOTHING_TO_FLUSH = -1, -2
+LOG = Log("block")
 TRIES = 8  # of an answer that was void before it arrived
 ACTIONS = {"report": 0, "ignore": 1, "stop": 2, "enospc": 3}  # core_blk_action
 NAMES = tuple(ACTIONS)
+EXTENTS = (lib.CORE_BLK_ASK_EXTENT, lib.CORE_BLK_ASK_AHEAD)
 KINDS = ("rd", "wr", "flush", "unmap")  # of requests, as they are counted
 
 
@@ -69,6 +72,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = lib.core_blk_ask_fd(made)
         self._limits: list[Any] = []
+        self._mistakes: set[type[Exception]] = set()
         backend.on_changed = self._changed
         backend.on_limits = self._limit
         backend.figures = self._figures
@@ -177,7 +181,7 @@ class Engine:
                 self._failed(DiskError(bool(ask.write), int(ask.error), NAMES[ask.action], int(ask.offset)))
                 continue
             work = self._serve(int(ask.id), int(ask.kind), int(ask.offset), int(ask.size), bool(ask.write), ask.unmap)
-            if ask.kind == lib.CORE_BLK_ASK_EXTENT:
+            if ask.kind in EXTENTS:
                 try:
                     waits_for = work.send(None)  # most need not wait: a task would cost as much as the answer
                 except StopIteration:
@@ -199,15 +203,24 @@ class Engine:
             data = await self._do(number, kind, offset, size, write, bool(unmap))
         except HostError as exc:
             failed = exc.errno or errno.EIO
-        except (EmuError, OSError, ValueError):
+        except (EmuError, OSError):
             failed = errno.EIO
+        except Exception as exc:  # a mistake here is no reason for a guest to wait for ever
+            failed = errno.EIO
+            self._mistaken(exc)
         if self.ptr != ffi.NULL:
             lib.core_blk_answer(self.ptr, number, failed, data, len(data))
 
+    def _mistaken(self, exc: Exception) -> None:
+        """Say once where something went wrong that should not have."""
+        if type(exc) not in self._mistakes:
+            self._mistakes.add(type(exc))
+            LOG.exception("%s: %r", self.backend.describe(), exc)
+
     async def _do(self, number: int, kind: int, offset: int, size: int, write: bool, unmap: bool) -> bytes:
         backend = self.backend
-        if kind == lib.CORE_BLK_ASK_EXTENT:
-            await self._find(offset, size, write)
+        if kind in EXTENTS:
+            await self._find(offset, size, write, kind == lib.CORE_BLK_ASK_AHEAD)
         elif kind == lib.CORE_BLK_ASK_READ:
             return await backend.read(offset, size)
         elif kind == lib.CORE_BLK_ASK_WRITE:
@@ -222,12 +235,12 @@ class Engine:
             await backend.write_zeroes(offset, size, unmap=unmap)
         return b""
 
-    async def _find(self, offset: int, size: int, write: bool) -> None:
+    async def _find(self, offset: int, size: int, write: bool, ahead: bool) -> None:
         """Learn where a range sits. What was voided while the graph answered is asked for again."""
         for _ in range(TRIES):
             voids = lib.core_blk_voids(self.ptr)
             e = await self.backend.extent(offset, size, write=write)
-            if self.ptr == ffi.NULL:
+            if self.ptr == ffi.NULL or (ahead and e.kind is ExtentKind.ASK):
                 return
             kind, place = int(e.kind), (e.fd, e.host_offset) if e.kind is ExtentKind.DATA else (-1, 0)
             rc = lib.core_blk_extent(self.ptr, voids, kind, e.start, e.length, *place, e.writable)

@@ -10,19 +10,18 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from aioemu.blockdev.node import Node, Parent
 from aioemu.blockdev.options import NOT_GIVEN, NodeOptions, children_of, option_names, read_options
 from aioemu.blockdev.permissions import Change, Edge, Permission
 from aioemu.blockdev.registry import DRIVERS, find_driver
+from aioemu.blockdev.threads import BlockThreads
 from aioemu.blockdev.throttle import Throttles
 from aioemu.config.grammar import did_you_mean
 from aioemu.errors import ConfigError, EmuError, HostError
 
 NAME_LIMIT = 31  # characters of a node's name, as QEMU's
-THREADS = 8  # that calls of one machine's disks may block at a time
 DEPTH_LIMIT = 128  # nodes on top of each other: longer chains of backing files are loops or attacks
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
 Given = Mapping[str, Any]
@@ -42,17 +41,17 @@ class Graph:
         self._depth: dict[Node[Any], int] = {}
         self._made = 0
         self.lock = asyncio.Lock()
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: BlockThreads | None = None
 
     @property
     def warn(self) -> Callable[..., None]:
         return self._warn
 
     @property
-    def threads(self) -> ThreadPoolExecutor:
+    def threads(self) -> BlockThreads:
         """Where calls of this machine's disks go that may block."""
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="block")
+            self._threads = BlockThreads()
         return self._threads
 
     # ---- by name -----------------------------------------------------------------------------------------------------
@@ -322,7 +321,7 @@ class Graph:
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
-    async def close(self) -> None:
+    async def close(self, *, now: bool = False) -> None:
         """Close every node, parents before children; each is tried, the first error is raised."""
         errors: list[EmuError] = []
         self.owned.clear()
@@ -333,9 +332,11 @@ class Graph:
                     await self.release(node)
                 except EmuError as exc:
                     errors.append(exc)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
-            self._threads = None
+        threads, self._threads = self._threads, None
+        if threads is not None and now:
+            threads.end_now()
+        elif threads is not None:
+            await threads.end()
         if errors:
             raise errors[0]
 
@@ -343,7 +344,7 @@ class Graph:
         """The same without waiting for the loop: calls block. For an end that nobody can wait for."""
         for node in self.nodes.values():
             node.blocking = True
-        run_now(self.close())
+        run_now(self.close(now=True))
 
 
 def run_now(coroutine: Coroutine[Any, Any, None]) -> None:

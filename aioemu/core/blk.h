@@ -34,6 +34,7 @@ enum blk_type {
     BLK_WRITE_ZEROES = 13,
 };
 
+#define CORE_BLK_AHEAD UINT64_MAX /* the id of what no request asks */
 enum { BLK_PYTHON_FLUSHES = -1, BLK_NO_FLUSH = -2 }; /* flush_fd: none of one file */
 enum { BLK_OK = 0, BLK_IOERR = 1, BLK_UNSUPP = 2 };  /* what the status byte says */
 
@@ -93,6 +94,12 @@ struct blk_queue {
     bool listening, unflushed;
 };
 
+/* The latest bytes that were written in a row, and where the next place is asked for ahead of them. */
+struct blk_ahead {
+    uint64_t start, end, wanted;
+    enum { BLK_AHEAD_IDLE, BLK_AHEAD_WANTED, BLK_AHEAD_ASKED } state;
+};
+
 struct blk_error {
     uint64_t offset;
     int32_t error;
@@ -125,6 +132,7 @@ struct core_blk {
     struct blk_extent *extents;
     uint32_t extent_count, extent_room;
     uint32_t voids; /* so far */
+    struct blk_ahead ahead;
     bool no_nowait[2];
     /* requests */
     struct blk_req *reqs; /* req_count of them were used so far */
@@ -163,6 +171,10 @@ void blk_limited_forget(struct core_blk *b);
 const struct blk_extent *blk_find(const struct core_blk *b, uint64_t offset);
 int blk_remember(struct core_blk *b, const struct blk_extent *e);
 void blk_forget(struct core_blk *b, uint64_t start, uint64_t end);
+/* blk_ahead.c */
+void blk_ahead_note(struct core_blk *b, const struct blk_extent *e, uint64_t offset, uint64_t size);
+bool blk_ahead_ask(struct core_blk *b, core_blk_ask *ask);
+void blk_ahead_answered(struct core_blk *b);
 /* blk_file.c: how much was done at once, -EINPROGRESS: it comes to blk_done; -errno */
 int64_t blk_transfer(struct blk_req *r, const struct blk_extent *e, uint64_t size);
 int64_t blk_sync(struct blk_req *r);

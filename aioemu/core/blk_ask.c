@@ -98,6 +98,7 @@ int core_blk_next_ask(core_blk *b, core_blk_ask *ask) {
         describe(r, ask);
         found = 1;
     }
+    found = found || blk_ahead_ask(b, ask);
     blk_settle(b);
     core_io_leave(b->io);
     return found;
@@ -200,6 +201,11 @@ static bool is_all(struct blk_req *r) {
 int core_blk_answer(core_blk *b, uint64_t id, int error, const uint8_t *data, uint64_t size) {
     core_io_enter(b->io);
     b->now_ns = core_monotonic_ns();
+    if (id == CORE_BLK_AHEAD) {
+        blk_ahead_answered(b);
+        core_io_leave(b->io);
+        return 0;
+    }
     struct blk_req *r = asked(b, id);
     int rc = r ? 0 : -ESTALE;
     if (r && r->ask == CORE_BLK_ASK_READ && !error && size != r->asked_size) {

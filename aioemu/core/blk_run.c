@@ -47,6 +47,9 @@ static int64_t next_piece(struct blk_req *r) {
     }
     uint64_t size = e->end - at < left ? e->end - at : left;
     if (e->kind == CORE_BLK_DATA && (!is_write || e->writable)) {
+        if (is_write) {
+            blk_ahead_note(r->blk, e, at, size);
+        }
         int64_t rc = blk_transfer(r, e, size);
         if (rc == -EINVAL && e->direct) { /* the driver's buffers are not as O_DIRECT wants them: copy */
             blk_ask(r, is_write ? CORE_BLK_ASK_WRITE : CORE_BLK_ASK_READ, size);

@@ -4,7 +4,8 @@ typedef struct core_blk core_blk;
 typedef struct core_throttle core_throttle;
 enum core_blk_kind { CORE_BLK_DATA, CORE_BLK_ZERO, CORE_BLK_NONE, CORE_BLK_ANY }; /* of an extent; ANY: ask each time */
 enum core_blk_action { CORE_BLK_REPORT, CORE_BLK_IGNORE, CORE_BLK_STOP, CORE_BLK_ENOSPC }; /* after an error */
-/* What Python is asked. READ and WRITE are answered with and get their data by id; ERROR only tells. */
+/* What Python is asked. READ and WRITE are answered with and get their data by id; ERROR only tells; AHEAD is an EXTENT
+ * to be written to that no request waits for. */
 enum core_blk_asks {
     CORE_BLK_ASK_EXTENT,
     CORE_BLK_ASK_READ,
@@ -12,7 +13,8 @@ enum core_blk_asks {
     CORE_BLK_ASK_FLUSH,
     CORE_BLK_ASK_DISCARD,
     CORE_BLK_ASK_ZERO,
-    CORE_BLK_ASK_ERROR
+    CORE_BLK_ASK_ERROR,
+    CORE_BLK_ASK_AHEAD
 };
 typedef struct {
     uint64_t id, offset, size;

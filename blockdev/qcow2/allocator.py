@@ -114,9 +114,10 @@ class Allocator:
     async def _refuse_metadata(self, first: int, count: int) -> None:
         """Counts that call metadata free are wrong, and so is all that would come of them. Awaits only to raise."""
         image = self._image
+        offset, size = first << image.layout.bits, count << image.layout.bits
         if not first or image.is_metadata(first, count):
-            await image.corrupt(f"Preventing invalid allocation of metadata at {first << image.layout.bits:#x}")
-        if first + count << image.layout.bits > min(OFFSET_MAX, 1 << 56):
+            await image.corrupt(f"Preventing invalid allocation of metadata at {offset:#x}", (offset, size))
+        if offset + size > min(OFFSET_MAX, 1 << 56):
             raise HostError(f"{image.name}: no cluster is free", errno.ENOSPC)
 
     async def take_metadata(self) -> int:

@@ -51,7 +51,7 @@ class Image:
         self.width = RefcountWidth(header.refcount_order, header.cluster_size)
         self.lazy = False
         self.broken: str | None = None
-        self.tell_corrupt: Callable[[str, bool], None] = lambda message, fatal: None
+        self.tell_corrupt: Callable[[str, bool, tuple[int, int] | None], None] = lambda message, fatal, where: None
         self.snapshots: list[Snapshot] = []
         self.ranges = RangeLock()
         self.allocator = Allocator(self)
@@ -227,13 +227,16 @@ class Image:
                 await self.store.write(fields.FIELDS[group], data)
         self.header = changed
 
-    async def corrupt(self, message: str) -> None:
-        """Always raises: mark the image as corrupt, on the disk too where it is open for writing."""
+    async def corrupt(self, message: str, where: tuple[int, int] | None = None) -> None:
+        """Always raises: mark the image as corrupt, on the disk too where it is open for writing.
+
+        (where): the place in the file, offset and size, where it is about one.
+        """
         first = self.broken is None
         writable = not self.store.read_only and not self.header.incompatible & fields.CORRUPT
         if first:
             self.broken = message
-            self.tell_corrupt(message, writable)
+            self.tell_corrupt(message, writable, where)
             if writable and self.header.version >= 3:
                 await self.put_field(incompatible=self.header.incompatible | fields.CORRUPT)
                 await self.store.flush()
@@ -304,6 +307,6 @@ class Image:
         bits = self.layout.bits
         first, end = host >> bits, host + length + self.layout.mask >> bits
         if self.is_metadata(first, end - first):
-            await self.corrupt(f"Preventing invalid write on metadata at {host:#x}")
+            await self.corrupt(f"Preventing invalid write on metadata at {host:#x}", (host, length))
         if host + length > self.store.size and not await self.allocator.count(end - 1):
             await self.corrupt(f"data cluster {end - 1 << bits:#x} is not allocated")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from typing import Any
 
+from aioemu.blockdev.backend import Backend
 from aioemu.blockdev.node import Node, Opener
 from aioemu.blockdev.options import NOT_GIVEN
 from aioemu.blockdev.qcow2 import header as fields
@@ -46,7 +47,7 @@ async def open_backing(node: Node[Any], graph: Opener, header: Header) -> None:
         await graph.open_backing(node, header.backing_name or "", header.text(fields.EXT_BACKING_FORMAT))
 
 
-def tell_corrupt(graph: Opener, node: Node[Any], message: str, fatal: bool) -> None:
+def tell_corrupt(graph: Opener, node: Node[Any], message: str, fatal: bool, where: tuple[int, int] | None) -> None:
     """Tell the user and the programs that listen; (fatal): the image is marked, and changes no more."""
     graph.warn(
         "%s: Image is corrupt: %s; %s",
@@ -54,4 +55,12 @@ def tell_corrupt(graph: Opener, node: Node[Any], message: str, fatal: bool) -> N
         message,
         "further write attempts will be refused" if fatal else "it was opened read-only",
     )
-    graph.event("BLOCK_IMAGE_CORRUPTED", device="", node_name=node.name, msg=message, fatal=fatal)
+    fields: dict[str, Any] = {"offset": where[0], "size": where[1]} if where else {}
+    fields |= {"device": drive_of(node), "node_name": node.name, "msg": message, "fatal": fatal}
+    graph.event("BLOCK_IMAGE_CORRUPTED", **fields)
+
+
+def drive_of(node: Node[Any]) -> str:
+    """The name of a drive that this node is the top of; empty where there is none, or a device named the node."""
+    names = [edge.parent.name for edge in node.parents if edge.role == "root" and isinstance(edge.parent, Backend)]
+    return next(filter(None, names), "")

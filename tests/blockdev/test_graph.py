@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,32 @@ async def test_an_image_and_its_file_are_reopened_together(graph: Graph, tmp_pat
     await graph.remove("q")
     subprocess.run(["qemu-img", "check", "-q", path], check=True)
     assert subprocess.run(query, capture_output=True).returncode == 0
+
+
+async def test_a_graph_leaves_no_thread(tmp_path: Path) -> None:
+    """When its end has been awaited the threads of its calls are gone, and the loop had its turns meanwhile."""
+    before = set(threading.enumerate())
+    graph = Graph(lambda *words: None)
+    path = tmp_path / "f"
+    path.write_bytes(bytes(MIB))
+    node = await graph.add({**file_of(path), "node-name": "f"})
+    await asyncio.gather(*(node.read(0, MIB) for _ in range(20)))
+    assert set(threading.enumerate()) - before
+    await graph.close()
+    assert not set(threading.enumerate()) - before
+
+
+def test_nor_does_one_that_ends_without_a_loop(tmp_path: Path) -> None:
+    """The same for an end that nobody can wait for."""
+    before = set(threading.enumerate())
+    graph = Graph(lambda *words: None)
+    path = tmp_path / "f"
+    path.write_bytes(bytes(MIB))
+
+    async def use() -> None:
+        node = await graph.add({**file_of(path), "node-name": "f"})
+        await node.read(0, MIB)
+
+    asyncio.run(use())
+    graph.close_now()
+    assert not set(threading.enumerate()) - before

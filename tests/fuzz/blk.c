@@ -82,6 +82,10 @@ static void offer(struct fuzz *f) {
     uint32_t type = types[below(&f->dice, 12)], size = 512 * (uint32_t)below(&f->dice, 40);
     uint64_t sector = rarely(&f->dice) ? draw(&f->dice) : below(&f->dice, 2 * DISK / 512),
              header = BUFFERS + 32 * below(&f->dice, 64);
+    if (type == 1 && below(&f->dice, 4) == 0) { /* as one who has written a lot in a row */
+        f->blk->ahead.start = f->blk->ahead.end - DISK;
+        sector = f->blk->ahead.end / 512;
+    }
     memcpy(f->guest.ram + header, &type, 4);
     memcpy(f->guest.ram + header + 8, &sector, 8);
     if (type >= 11 && type <= 13) {
@@ -121,7 +125,7 @@ static void answer(struct fuzz *f, bool properly) {
         if (ask.kind == CORE_BLK_ASK_ERROR || (!properly && rarely(&f->dice))) {
             continue;
         }
-        if (ask.kind == CORE_BLK_ASK_EXTENT) {
+        if (ask.kind == CORE_BLK_ASK_EXTENT || ask.kind == CORE_BLK_ASK_AHEAD) {
             extent(f, &ask);
         }
         uint8_t data[512];

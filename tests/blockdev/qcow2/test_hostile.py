@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from aioemu.blockdev.backend import Backend
+from aioemu.blockdev.graph import Graph
 from aioemu.blockdev.qcow2.header import Header, parse
 from aioemu.blockdev.qcow2.node import Qcow2Node
 from aioemu.errors import ConfigError, EmuError, HostError
@@ -215,6 +217,31 @@ async def test_a_guest_never_writes_tables(image: Path, target: str, change: str
             await node.write(160 * KIB, b"x" * 512)
         return
     await corrupts(image, 160 * KIB, change)
+
+
+@pytest.mark.parametrize("drive", ["d0", ""])
+async def test_who_listens_learns_which_disk_and_where(image: Path, drive: str) -> None:
+    """BLOCK_IMAGE_CORRUPTED names the drive, if it has a name, and the place in the file that would have been hit."""
+    target = header_of(image).l1_offset
+    put(image, l2_offset(image) + 160 // 4 * 8, target | 1 << 63)
+    told: list[dict[str, Any]] = []
+    async with opened(image, told) as node:
+        backend = Backend(Graph(lambda *words: None), drive)
+        backend.insert(node)
+        with pytest.raises(HostError, match="corrupt"):
+            await node.write(160 * KIB + 512, b"x" * 1024)
+        backend.eject()
+    assert [{**each, "msg": ""} for each in told] == [
+        {
+            "event": "BLOCK_IMAGE_CORRUPTED",
+            "device": drive,
+            "node_name": node.name,
+            "msg": "",
+            "offset": target + 512,
+            "size": 1024,
+            "fatal": True,
+        }
+    ]
 
 
 @pytest.mark.parametrize("entry", [0xBFFFFFFFFFFF0000, 0x800000FFFFFF0000, 0x8000000000001200, 0x80FFFFFFFFFFF000])

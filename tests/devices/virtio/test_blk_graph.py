@@ -173,3 +173,24 @@ async def test_requests_that_are_out_are_saved(raw: Path, thread: bool) -> None:
         assert d.back(writable, room) == (OK, b"")
         assert (await d.ask(READ, 4, room=4))[0] == IOERR
     assert raw.read_bytes()[4 * SECTOR : 5 * SECTOR] == b"new!" * 128
+
+
+@every_thread
+async def test_a_mistake_below_is_an_error_of_the_request(
+    raw: Path, thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a node raises, the driver gets an answer; where it came from is said once; the disk goes on."""
+    async with disk(faulty(raw), thread=thread) as made:
+        backend = made.device.engine.backend
+        before = backend.extent
+
+        async def mistaken(offset: int, size: int, *, write: bool = False) -> Any:
+            raise KeyError("a mistake")
+
+        backend.extent = mistaken  # type: ignore[method-assign]
+        for _ in range(3):
+            assert (await made.ask(READ, 0, room=SECTOR))[0] == IOERR
+        backend.extent = before  # type: ignore[method-assign]
+        assert (await made.ask(READ, 0, room=SECTOR))[0] == OK
+    assert caplog.text.count("Traceback") == 1
+    assert caplog.text.count("in mistaken") == 1
