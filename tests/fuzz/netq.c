@@ -10,21 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "guest.h"
-#include "netq.h"
-
-enum {
-    QUEUES = 4,
-    QUEUE = 64,
-    RINGS = 0x1000, /* one after the other: descriptors, what the driver offers, what the device gives back */
-    RING = 0x1000,
-    DRIVER = 0x400,
-    DEVICE = 0x800,
-    TABLES = 0x5000,
-    BUFFERS = 0x8000,
-    LONGEST = CORE_FRAME_MAX + 32,
-    TURN_NS = 1000,
-};
+#include "netq_rings.h"
 
 #define OFFERED (VIRTIO_F_VERSION_1 | VIRTIO_F_PACKED | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT | NET_FEATURES)
 #define NET_FEATURES                                                                                                   \
@@ -32,15 +18,13 @@ enum {
      NET_F_HOST_TSO4 | NET_F_HOST_TSO6 | NET_F_HOST_ECN | NET_F_HOST_UFO | NET_F_MRG_RXBUF | NET_F_GUEST_USO4 |        \
      NET_F_GUEST_USO6 | NET_F_HOST_USO)
 
+enum { TURN_NS = 1000 };
+
 struct card {
     struct guest guest;
+    struct rings rings;
     struct fuzz *fuzz;
     core_net *net;
-    bool packed, wild; /* wild: the rings are garbage as well */
-    struct {
-        uint16_t at, offered; /* split: the index so far */
-        bool wrap;            /* packed */
-    } rings[QUEUES];
 };
 
 struct fuzz {
@@ -103,113 +87,30 @@ static void set_status(struct guest *g, uint32_t value) {
 
 /* ---- the driver's side ----------------------------------------------------------------------------------------------- */
 
-static uint64_t ring_of(uint32_t q) {
-    return RINGS + (uint64_t)RING * q;
-}
-
 static void set_up(struct card *c) {
     struct dice *dice = &c->fuzz->dice;
-    c->packed = below(dice, 2);
-    c->wild = below(dice, 4) == 0;
-    memset(c->rings, 0, sizeof c->rings);
-    memset(c->guest.ram + RINGS, 0, RING * QUEUES);
-    uint64_t features = VIRTIO_F_VERSION_1 | (c->packed ? VIRTIO_F_PACKED : 0) |
+    c->rings.packed = below(dice, 2);
+    c->rings.wild = below(dice, 4) == 0;
+    rings_clear(&c->guest, &c->rings);
+    uint64_t features = VIRTIO_F_VERSION_1 | (c->rings.packed ? VIRTIO_F_PACKED : 0) |
                         (draw(dice) & (NET_FEATURES | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT)) |
                         (below(dice, 4) ? NET_F_CSUM | NET_F_GUEST_CSUM : 0);
-    ask_features(&c->guest, features | (c->wild && rarely(dice) ? draw(dice) : 0));
+    ask_features(&c->guest, features | (c->rings.wild && rarely(dice) ? draw(dice) : 0));
     for (uint32_t q = 0; q < QUEUES; q++) {
-        c->rings[q].wrap = true;
         put(&c->guest, REG_QUEUE, 4, q);
-        put(&c->guest, REG_SIZE, 4, c->wild && rarely(dice) ? draw(dice) : QUEUE);
+        put(&c->guest, REG_SIZE, 4, c->rings.wild && rarely(dice) ? draw(dice) : QUEUE);
         const uint64_t areas[] = {ring_of(q), ring_of(q) + DRIVER, ring_of(q) + DEVICE};
         for (uint32_t i = 0; i < 3; i++) {
-            put(&c->guest, REG_DESC + 0x10 * i, 8, c->wild && rarely(dice) ? draw(dice) % GUEST_RAM : areas[i]);
+            put(&c->guest, REG_DESC + 0x10 * i, 8, c->rings.wild && rarely(dice) ? draw(dice) % GUEST_RAM : areas[i]);
         }
-        put(&c->guest, REG_READY, 4, !(c->wild && rarely(dice)));
+        put(&c->guest, REG_READY, 4, !(c->rings.wild && rarely(dice)));
     }
     put(&c->guest, REG_STATUS, 4, 15);
 }
 
-/* One more piece of a chain; (more) follow. */
-static void piece(struct card *c, uint32_t q, uint64_t address, uint32_t size, bool writable, bool more) {
-    struct dice *dice = &c->fuzz->dice;
-    uint16_t flags = (uint16_t)((more ? 1 : 0) | (writable ? 2 : 0)), at = c->rings[q].at;
-    if (c->wild && rarely(dice)) {
-        address = draw(dice) >> below(dice, 64);
-        size = (uint32_t)draw(dice) >> below(dice, 32);
-        flags ^= (uint16_t)(1u << below(dice, 16));
-    }
-    if (c->packed) {
-        flags |= c->rings[q].wrap ? 1 << 7 : 1 << 15;
-        put_desc(&c->guest, ring_of(q), at, address, size, at, flags);
-    } else {
-        uint16_t next = (uint16_t)(c->wild && rarely(dice) ? draw(dice) : (at + 1) % QUEUE);
-        put_desc(&c->guest, ring_of(q), at, address, size, flags, next);
-    }
-    c->rings[q].at = (uint16_t)((at + 1) % QUEUE);
-    c->rings[q].wrap ^= at + 1 == QUEUE;
-}
-
-/* What (size) bytes from (address) on are, as a chain in pieces of any size. */
 static void offer(struct card *c, uint32_t q, uint64_t address, uint32_t size, bool writable) {
-    struct dice *dice = &c->fuzz->dice;
-    uint16_t head = c->rings[q].at;
-    uint32_t pieces = 1 + (uint32_t)(below(dice, 2) ? 0 : below(dice, 5));
-    while (pieces) {
-        uint32_t part = pieces > 1 && size ? (uint32_t)below(dice, size) : size;
-        pieces--;
-        piece(c, q, address, part, writable, pieces > 0);
-        address += part;
-        size -= part;
-    }
-    if (!c->packed) {
-        uint8_t *avail = c->guest.ram + ring_of(q) + DRIVER;
-        uint16_t number = (uint16_t)(c->wild && rarely(dice) && rarely(dice) ? draw(dice) : head);
-        memcpy(avail + 4 + 2 * (c->rings[q].offered % QUEUE), &number, 2);
-        c->rings[q].offered += c->wild && rarely(dice) && rarely(dice) ? (uint16_t)draw(dice) : 1;
-        memcpy(avail + 2, &c->rings[q].offered, 2);
-    }
+    rings_offer(&c->guest, &c->rings, &c->fuzz->dice, q, address, size, writable);
     c->fuzz->offered++;
-}
-
-static uint32_t a_length(struct dice *dice) {
-    switch (below(dice, 12)) {
-    case 0: return (uint32_t)below(dice, 20);
-    case 1: return LONGEST - (uint32_t)below(dice, 64);
-    case 2:
-    case 3: return (uint32_t)below(dice, LONGEST);
-    case 4:
-    case 5: return 1514 + 4 * (uint32_t)below(dice, 3);
-    default: return 14 + (uint32_t)below(dice, 300);
-    }
-}
-
-/* A frame of (size) bytes at (at) that looks like something, and the header before it. */
-static void make_frame(struct dice *dice, uint8_t *at, uint32_t size) {
-    static const uint8_t kinds[] = {CORE_GSO_NONE, CORE_GSO_TCPV4, CORE_GSO_TCPV6, CORE_GSO_UDP, CORE_GSO_UDP_L4};
-    uint8_t kind = kinds[below(dice, 5)], *frame = at + CORE_NET_HDR_SIZE;
-    bool v6 = kind == CORE_GSO_TCPV6 || (kind != CORE_GSO_TCPV4 && below(dice, 2));
-    bool tcp = kind == CORE_GSO_TCPV4 || kind == CORE_GSO_TCPV6;
-    uint32_t l3 = 14 + 4 * (uint32_t)below(dice, 3), l4 = l3 + (v6 ? 40 : 20 + 4 * (uint32_t)below(dice, 2));
-    struct core_net_hdr hdr = {.flags = (uint8_t)(kind || below(dice, 2)),
-                               .gso_type = kind | (tcp && rarely(dice) ? CORE_GSO_ECN : 0),
-                               .hdr_len = (uint16_t)(l4 + 20),
-                               .gso_size = (uint16_t)(kind ? 1 + below(dice, 2000) : 0),
-                               .csum_start = (uint16_t)l4,
-                               .csum_offset = tcp ? 16 : 6};
-    memcpy(at, &hdr, sizeof hdr);
-    if (size >= l4 + 20) {
-        for (uint32_t tag = 12; tag < l3 - 2; tag += 4) {
-            memcpy(frame + tag, tag > 12 || below(dice, 2) ? "\x81\x00" : "\x88\xa8", 2);
-        }
-        memcpy(frame + l3 - 2, v6 ? "\x86\xdd" : "\x08\x00", 2);
-        frame[l3] = v6 ? 0x60 : (uint8_t)(0x40 | (l4 - l3) / 4);
-        frame[l3 + (v6 ? 6 : 9)] = tcp ? 6 : 17;
-        frame[l4 + 12] = (uint8_t)(below(dice, 16) << 4);
-    }
-    for (uint64_t n = below(dice, 2) ? below(dice, 8) : 0; n; n--) { /* and now it does not any more */
-        at[below(dice, below(dice, 2) ? 12 : 12 + (size < 80 ? size : 80))] = (uint8_t)draw(dice);
-    }
 }
 
 static void send_some(struct card *c, uint32_t pair) {
@@ -219,9 +120,9 @@ static void send_some(struct card *c, uint32_t pair) {
         uint64_t address = BUFFERS + below(dice, GUEST_RAM - BUFFERS - LONGEST - 16);
         make_frame(dice, c->guest.ram + address, size);
         uint32_t given = rarely(dice) ? (uint32_t)below(dice, CORE_NET_HDR_SIZE) : CORE_NET_HDR_SIZE + size;
-        offer(c, 2 * pair + 1, address, given, c->wild && rarely(dice));
+        offer(c, 2 * pair + 1, address, given, c->rings.wild && rarely(dice));
     }
-    put(&c->guest, REG_NOTIFY, 4, c->wild && rarely(dice) ? draw(dice) : 2 * pair + 1);
+    put(&c->guest, REG_NOTIFY, 4, c->rings.wild && rarely(dice) ? draw(dice) : 2 * pair + 1);
 }
 
 static void give_buffers(struct card *c, uint32_t pair) {
@@ -279,7 +180,7 @@ static void send_from_box(struct fuzz *f) {
 static void reload(struct card *c) {
     stop(c);
     c->fuzz->saved += save_and_load(&c->guest, &c->fuzz->dice, below(&c->fuzz->dice, 4));
-    c->wild = true;
+    c->rings.wild = true;
     if (core_virtio_status(c->guest.virtio) & VIRTIO_DRIVER_OK) {
         start(c);
     }
@@ -298,7 +199,7 @@ static void event(struct fuzz *f, struct card *c) {
     case 7: put(&c->guest, REG_STATUS, 4, 0); break;
     case 8: reload(c); break;
     case 9: core_port_set_up(core_net_port(c->net), (int)below(dice, 2)); break;
-    case 10: put(&c->guest, c->wild ? below(dice, 0x110) : REG_QUEUE, 4, draw(dice) >> below(dice, 64)); break;
+    case 10: put(&c->guest, c->rings.wild ? below(dice, 0x110) : REG_QUEUE, 4, draw(dice) >> below(dice, 64)); break;
     case 11: core_net_announce(c->net, (int)below(dice, 2)); break;
     default: break;
     }
@@ -368,22 +269,6 @@ static void take_wires(struct fuzz *f) {
 
 /* ---- one life -------------------------------------------------------------------------------------------------------- */
 
-/* Everything was given back, where the rings are what they should be. */
-static bool all_back(const struct card *c) {
-    uint32_t status = core_virtio_status(c->guest.virtio);
-    if (c->wild || c->packed || !(status & VIRTIO_DRIVER_OK) || (status & VIRTIO_NEEDS_RESET)) {
-        return true;
-    }
-    for (uint32_t q = 1; q < QUEUES; q += 2) {
-        uint16_t used;
-        memcpy(&used, c->guest.ram + ring_of(q) + DEVICE + 2, 2);
-        if (used != c->rings[q].offered) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void settle(struct fuzz *f) {
     for (int i = 0; i < 2; i++) {
         core_net_hold(f->cards[i].net, 0);
@@ -421,7 +306,7 @@ static bool one_run(struct fuzz *f) {
         }
     }
     settle(f);
-    bool back = !takes_all || all_back(&f->cards[0]);
+    bool back = !takes_all || rings_are_back(&f->cards[0].guest, &f->cards[0].rings);
     for (int i = 0; i < 2; i++) {
         put(&f->cards[i].guest, REG_STATUS, 4, 0);
     }

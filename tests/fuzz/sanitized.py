@@ -14,9 +14,10 @@ FLAGS = "-std=gnu11 -D_GNU_SOURCE= -g -O1 -fsanitize=address,undefined -fno-sani
 
 
 def build(name: str, files: Iterable[str], folder: Path) -> Path:
-    """NAME.c of this folder with these files of the core, as a program in a folder."""
+    """NAME.c and NAME_*.c of this folder with these files of the core, as a program in a folder."""
     program = folder / name
-    sources = [HERE / f"{name}.c", HERE / "guest.c", *(CORE / f"{each}.c" for each in sorted(set(files)))]
+    own = [HERE / f"{name}.c", *HERE.glob(f"{name}_*.c"), HERE / "guest.c"]
+    sources = [*own, *(CORE / f"{each}.c" for each in sorted(set(files)))]
     command = ["gcc", *FLAGS, f"-I{CORE}", f"-I{HERE}", "-o", str(program), *map(str, sources), "-lm"]
     subprocess.run(command, check=True)
     return program
