@@ -64,11 +64,12 @@ MODELS = {
     for model in (
         Model("host", "the host's processor, all that KVM passes on"),
         Model("max", "everything that the accelerator supports (default)"),
+        Model("base", "no features at all, to add them one by one", frozenset(), (0, 0, 0), "aioemu virtual CPU"),
         Model("qemu64", "a plain 64-bit processor that every host has", _BASELINE, (15, 107, 1), "aioemu virtual CPU"),
     )
 }
 # Properties that are no feature bits; those that change nothing here are accepted because launchers send them.
-_SETTINGS = frozenset({"vendor", "family", "model", "stepping", "model-id", "kvm"})
+SETTINGS = frozenset({"vendor", "family", "model", "stepping", "model-id", "kvm"})
 _IGNORED = frozenset(
     {"migratable", "host-phys-bits", "host-cache-info", "check", "enforce", "l3-cache", "pmu", "phys-bits"}
 )
@@ -152,12 +153,12 @@ def _apply_features(table: _Table, model: Model, given: CpuModel, supported: _Ta
     for name, value in given.features:
         if name in _IGNORED:
             continue
-        if name in _SETTINGS:
+        if name in SETTINGS:
             _apply_setting(table, name, value)
             continue
         found = features.find(name)
         if found is None:
-            near = difflib.get_close_matches(name, [*features.FEATURES, *_SETTINGS], 1)
+            near = difflib.get_close_matches(name, [*features.FEATURES, *SETTINGS], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ConfigError(f"-cpu {model.name}: unknown feature {name}{hint}", "-cpu")
         on = _switch(name, value)
@@ -229,6 +230,38 @@ def _put_brand(table: _Table, brand: str) -> None:
     for i in range(12):
         word = Word(0x80000002 + i // 4, 0, ("eax", "ebx", "ecx", "edx")[i % 4])
         table.put(word, int.from_bytes(raw[4 * i : 4 * i + 4], "little"))
+
+
+def expand(
+    name: str, given: tuple[tuple[str, str], ...], accel: str, supported: Sequence[Leaf], *, whole: bool
+) -> dict[str, bool | int | str]:
+    """Every feature by name, and whether a model has it here; `whole`: with other names of them, and its identity."""
+    model = CpuModel(name, given)
+    table = _Table(build_leaves(accel, supported, model, Smp(), 0))
+    found: dict[str, bool | int | str] = {
+        features.OTHER_NAMES.get(feature, feature): bool(table.get(word) >> bit & 1)
+        for feature, (word, bit) in features.FEATURES.items()
+    }
+    if whole:
+        found |= {alias: found[features.OTHER_NAMES.get(each, each)] for alias, each in features.ALIASES.items()}
+        found |= {each: found[other] for each, other in features.OTHER_NAMES.items()}
+        family, number, stepping = _signature(table)
+        found |= {"family": family, "model": number, "stepping": stepping, "vendor": _vendor(table)}
+        found["model-id"] = _brand(table)
+    return found
+
+
+def _vendor(table: _Table) -> str:
+    return _text([table.get(Word(0, 0, register)) for register in ("ebx", "edx", "ecx")])
+
+
+def _brand(table: _Table) -> str:
+    registers = ("eax", "ebx", "ecx", "edx")
+    return _text([table.get(Word(0x80000002 + i // 4, 0, registers[i % 4])) for i in range(12)])
+
+
+def _text(values: list[int]) -> str:
+    return b"".join(value.to_bytes(4, "little") for value in values).rstrip(b"\0").decode("ascii", "replace")
 
 
 # ---- topology -------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ _NAMES: dict[Word, str] = {
     Word(0x8000000A, 0, "edx"): "npt lbrv svm-lock nrip-save tsc-scale vmcb-clean flushbyasid decodeassists . ."
     " pause-filter . pfthreshold avic . v-vmsave-vmload vgif",
 }
-_ALIASES = {
+ALIASES = {
     "pni": "sse3", "sse4_1": "sse4.1", "sse4_2": "sse4.2", "sse4-1": "sse4.1", "sse4-2": "sse4.2", "xd": "nx",
     "i64": "lm", "ffxsr": "fxsr-opt", "sha": "sha-ni", "tsc_deadline": "tsc-deadline", "ds_cpl": "ds-cpl",
     "lahf_lm": "lahf-lm", "cmp_legacy": "cmp-legacy", "fxsr_opt": "fxsr-opt", "nodeid_msr": "nodeid-msr",
@@ -62,6 +62,8 @@ _ALIASES = {
     "kvm_steal_time": "kvm-steal-time", "kvm_pv_eoi": "kvm-pv-eoi", "kvm_pv_unhalt": "kvm-pv-unhalt",
 }  # fmt: skip
 
+OTHER_NAMES = {"sse3": "pni"}  # what launchers know by another name than the manual's
+
 FEATURES: dict[str, tuple[Word, int]] = {
     name: (word, bit) for word, names in _NAMES.items() for bit, name in enumerate(names.split()) if name != "."
 }
@@ -70,7 +72,7 @@ WORDS: tuple[Word, ...] = tuple(_NAMES)
 
 def find(name: str) -> tuple[Word, int] | None:
     """Where a feature's bit is; None for a name that is no feature."""
-    return FEATURES.get(_ALIASES.get(name, name))
+    return FEATURES.get(ALIASES.get(name, name))
 
 
 def name_of(word: Word, bit: int) -> str | None:

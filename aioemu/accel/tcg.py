@@ -37,6 +37,15 @@ def find_stock() -> Path | None:
     return library if library.exists() else None
 
 
+def supported_leaves() -> Sequence[Leaf]:
+    """Every CPUID leaf that the software CPU can give a guest."""
+    entries = ffi.new("core_cpuid[]", MAX_LEAVES)
+    count = lib.core_tcg_supported_cpuid(entries, MAX_LEAVES)
+    if count < 0:
+        raise AccelError(f"tcg: no CPUID: {os.strerror(-count)}")
+    return [Leaf(e.function, e.index, e.flags, e.eax, e.ebx, e.ecx, e.edx) for e in entries[0:count]]
+
+
 class Tcg:
     """The software CPU. AccelError when no engine is installed."""
 
@@ -57,11 +66,7 @@ class Tcg:
             raise AccelError(f"{self.library}: the software CPU does not start: {os.strerror(-rc)}")
 
     def supported(self) -> Sequence[Leaf]:
-        entries = ffi.new("core_cpuid[]", MAX_LEAVES)
-        count = lib.core_tcg_supported_cpuid(entries, MAX_LEAVES)
-        if count < 0:
-            raise AccelError(f"{self.library}: no CPUID: {os.strerror(-count)}")
-        return [Leaf(e.function, e.index, e.flags, e.eax, e.ebx, e.ecx, e.edx) for e in entries[0:count]]
+        return supported_leaves()
 
     def close(self) -> None:
         """The library stays loaded for the process."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from aioemu.errors import MonitorError
 from aioemu.protocol.machine import Machine
 from aioemu.protocol.registry import command
-from aioemu.protocol.schema import Record
+from aioemu.protocol.schema import Record, Union
 
 
 class ImageFormat(StrEnum):
@@ -49,29 +50,73 @@ class TpmType(StrEnum):
     EMULATOR = "emulator"
 
 
+class TpmPassthroughOptions(Record):
+    """A module of the host."""
+
+    path: str | None = None
+    cancel_path: str | None = None
+
+
+class TpmEmulatorOptions(Record):
+    """A module in a program."""
+
+    chardev: str
+
+
+class TpmPassthroughOptionsWrapper(Record):
+    """Its place in the union."""
+
+    data: TpmPassthroughOptions
+
+
+class TpmEmulatorOptionsWrapper(Record):
+    """Its place in the union."""
+
+    data: TpmEmulatorOptions
+
+
+class TpmTypeOptions(Union, kw_only=True):
+    """What is behind a module."""
+
+    tag = "type"
+    cases: ClassVar = {
+        TpmType.PASSTHROUGH: TpmPassthroughOptionsWrapper,
+        TpmType.EMULATOR: TpmEmulatorOptionsWrapper,
+    }
+
+    type: TpmType
+
+
 class TpmInfo(Record):
     """A trusted platform module."""
 
     id: str
     model: TpmModel
+    options: TpmTypeOptions
+
+
+class VncInfo(Record):
+    """The VNC server."""
+
+    enabled: bool
+
+
+class DisplayType(StrEnum):
+    """What shows the screen."""
+
+    NONE = "none"
+
+
+class DisplayOptions(Record):
+    """How the screen is shown."""
+
+    type: DisplayType
 
 
 class CurrentMachineParams(Record):
     """What the running board can do."""
 
     wakeup_suspend_support: bool
-
-
-class CpuDefinitionInfo(Record):
-    """A processor model that -cpu takes."""
-
-    name: str
-    static: bool
-    typename: str
-    deprecated: bool
-    migration_safe: bool | None = None
-    unavailable_features: list[str] | None = None
-    alias_of: str | None = None
 
 
 @command("screendump")
@@ -108,29 +153,22 @@ def query_tpm_types(machine: Machine) -> list[TpmType]:
     return []
 
 
+@command("query-vnc")
+def query_vnc(machine: Machine) -> VncInfo:
+    """Say whether the screen is served over VNC: there is none yet."""
+    return VncInfo(enabled=False)
+
+
+@command("query-display-options")
+def query_display_options(machine: Machine) -> DisplayOptions:
+    """Say what shows the screen: nothing does."""
+    return DisplayOptions(type=DisplayType.NONE)
+
+
 @command("query-current-machine")
 def query_current_machine(machine: Machine) -> CurrentMachineParams:
     """Say what the running board can do."""
     return CurrentMachineParams(wakeup_suspend_support=False)
-
-
-@command("query-cpu-definitions")
-def query_cpu_definitions(machine: Machine) -> list[CpuDefinitionInfo]:
-    """List the processor models."""
-    from aioemu.accel.cpuid import MODELS  # few ask
-
-    kvm = machine.accelerator.name == "kvm"
-    return [
-        CpuDefinitionInfo(
-            name=model.name,
-            typename=f"{model.name}-x86_64-cpu",
-            static=False,
-            deprecated=False,
-            migration_safe=model.features is not None,
-            unavailable_features=["kvm"] if model.name == "host" and not kvm else [],
-        )
-        for model in MODELS.values()
-    ]
 
 
 COMMANDS = (
@@ -139,6 +177,7 @@ COMMANDS = (
     query_tpm,
     query_tpm_models,
     query_tpm_types,
+    query_vnc,
+    query_display_options,
     query_current_machine,
-    query_cpu_definitions,
 )
