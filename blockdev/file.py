@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import stat
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Generic, TypeVar
@@ -59,6 +60,7 @@ class HostFile(Node[T], Generic[T]):
         self._flush_failed = False
         self._open_file: Callable[[str, int], int] = os.open
         self._unaligned = asyncio.Lock()  # a part of a block is written by one at a time
+        self._lengthening = threading.Lock()  # nobody cuts off what another thread has just put behind the end
 
     @property
     def filename(self) -> str:
@@ -166,11 +168,12 @@ class HostFile(Node[T], Generic[T]):
         length = len(view)
         if offset + length > SIZE_LIMIT:
             raise HostError(f"write {self.filename}", errno.EFBIG)
+        beyond = offset + length > self._end
         if self.request_alignment > 1:
             async with self._unaligned:
-                await self._call(self._write_aligned, offset, view)
+                await self._call(self._lengthen if beyond else self._write_aligned, offset, view)
         else:
-            await self._call(self._write, offset, view)
+            await self._call(self._lengthen if beyond else self._write, offset, view)
         self._grown(offset + length)
 
     async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
@@ -180,9 +183,8 @@ class HostFile(Node[T], Generic[T]):
         if not await self._allocate(modes, offset, size):
             for at in range(offset, offset + size, len(ZEROES)):
                 await self.write(at, memoryview(ZEROES)[: min(len(ZEROES), offset + size - at)])
-        if offset + size > self._end and os.fstat(self.fd).st_size < offset + size:
-            await self._call(os.ftruncate, self.fd, offset + size)
-        self._grown(offset + size)
+        if offset + size > self._end:
+            await self.grow(offset + size)
 
     async def discard(self, offset: int, size: int) -> None:
         if self.options.discard == "unmap" and not self.read_only:
@@ -211,9 +213,14 @@ class HostFile(Node[T], Generic[T]):
 
     async def resize(self, size: int) -> None:
         self._check_writable()
-        await self._call(os.ftruncate, self.fd, size)
+        await self._call(self._truncate, size)
         self._end = size
         self._set_size(_whole_sectors(size))
+
+    async def grow(self, size: int) -> None:
+        self._check_writable()
+        await self._call(self._reach, size)
+        self._grown(size)
 
     async def next_data(self, offset: int) -> tuple[int, int]:
         """The next range from `offset` on that is no hole, as start and end; both the size where none follows."""
@@ -270,6 +277,20 @@ class HostFile(Node[T], Generic[T]):
             if count == 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             done += count
+
+    def _lengthen(self, offset: int, data: memoryview) -> None:
+        """Write beyond the end."""
+        with self._lengthening:
+            (self._write_aligned if self.request_alignment > 1 else self._write)(offset, data)
+
+    def _truncate(self, size: int) -> None:
+        with self._lengthening:
+            os.ftruncate(self.fd, size)
+
+    def _reach(self, size: int) -> None:
+        with self._lengthening:
+            if os.fstat(self.fd).st_size < size:
+                os.ftruncate(self.fd, size)
 
     def _read_aligned(self, offset: int, size: int) -> bytes:
         start, end = self._around(offset, size)

@@ -226,6 +226,14 @@ class Node(Generic[T]):
         await self.file.resize(size)
         self._set_size(self.file.size)
 
+    async def grow(self, size: int) -> None:
+        """Be this long at least; what others write behind the end meanwhile stays, as it would not with `resize`."""
+        if self.is_filter:
+            await self.file.grow(size)
+            self._set_size(self.file.size)
+        elif size > self.size:
+            await self.resize(size)
+
     def debug_event(self, event: str) -> None:
         """A parent is about to do what QAPI's BlkdebugEvent calls so; only `blkdebug` listens."""
 

@@ -100,6 +100,13 @@ class RawNode(Node[RawOptions]):
         await self.file.resize(size)
         self._set_size(self.file.size)
 
+    async def grow(self, size: int) -> None:
+        if self.has_window:
+            await super().grow(size)
+        else:
+            await self.file.grow(size)
+            self._set_size(self.file.size)
+
     def child_changed(self, role: str, start: int, length: int) -> None:
         first, last = max(start - self.offset, 0), min(start - self.offset + length, self.size)
         if first < last:

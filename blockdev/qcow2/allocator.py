@@ -176,9 +176,9 @@ class Allocator:
                     return
                 ahead = min(end + GROW_AHEAD, end * 2)
                 try:
-                    await store.resize(max(ahead, end))
+                    await store.grow(max(ahead, end))
                 except HostError:
-                    await store.resize(end)
+                    await store.grow(end)
 
     async def trim(self) -> None:
         """Take back what the file was lengthened by for clusters that were never taken."""

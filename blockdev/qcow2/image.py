@@ -209,7 +209,7 @@ class Image:
         if self.data is self.store:
             await self.allocator.reach(end)
         elif self.data.size < end:
-            await self.data.resize(end)
+            await self.data.grow(end)
 
     async def put_field(self, **changes: int) -> None:
         """Change header fields, each with one write of less than a sector."""

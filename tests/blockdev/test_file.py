@@ -56,6 +56,17 @@ async def test_writes_beyond_the_end_make_it_longer(node: FileNode, path: Path) 
     assert await node.read(node.size - 1, 10) == b"x" + bytes(9)
 
 
+async def test_growing_cuts_nothing_off(node: FileNode, path: Path) -> None:
+    """What another thread has just written behind the end stays, though the node does not know of it yet."""
+    os.pwrite(node.fd, b"new", 4 * SIZE)
+    await node.grow(2 * SIZE)
+    assert path.read_bytes()[4 * SIZE :] == b"new"
+    await node.write_zeroes(SIZE, 2 * SIZE)
+    assert path.read_bytes()[4 * SIZE :] == b"new"
+    await node.grow(8 * SIZE)
+    assert node.size == path.stat().st_size == 8 * SIZE
+
+
 async def test_one_extent_covers_the_file(node: FileNode) -> None:
     """The request engine needs no second question for a raw file."""
     extent = await node.extent(5000, 512)
