@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aioemu.devices.virtio.device import VirtioDevice
     from aioemu.machine.nics import Nic
     from aioemu.netdev.link import Link
+    from aioemu.protocol.calls import Calls
     from aioemu.protocol.hub import MonitorHub
 
 __all__ = [
@@ -208,9 +209,19 @@ class Machine:
 
         Keywords are the command's arguments, `_` for `-`. MonitorError is what a client would be answered.
         """
+        return await self._monitors().call(command, arguments)
+
+    @property
+    def monitor(self) -> Calls:
+        """The monitor's commands as typed methods: `(await vm.monitor.query_status()).running`."""
+        from aioemu.protocol.calls import Calls  # as the monitors, only where it is used
+
+        return Calls(self._monitors())
+
+    def _monitors(self) -> MonitorHub:
         if self._hub is None:
             self._hub = _make_hub(self.machine)
-        return await self._hub.execute(command, {name.replace("_", "-"): value for name, value in arguments.items()})
+        return self._hub
 
     # ---- inside ------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ from aioemu.core.fds import FdTable
 from aioemu.errors import EmuError, MonitorError
 from aioemu.log import Event, Log
 from aioemu.protocol.monitor import QmpMonitor
-from aioemu.protocol.registry import EventClass, Registry
+from aioemu.protocol.python_names import wire_arguments
+from aioemu.protocol.registry import Command, EventClass, Registry
 from aioemu.protocol.session import Capability
 from aioemu.protocol.throttle import Throttle
 
@@ -62,18 +63,28 @@ class MonitorHub:
 
     async def execute(self, name: str, arguments: dict[str, Any] | None = None) -> Any:
         """Run a command from inside the program; the answer as plain objects. MonitorError as a client would get it."""
-        command = self.registry.commands.get(name)
-        if command is None:
-            raise MonitorError(f"The command {name} has not been found", "CommandNotFound")
-        try:
-            result = command.call(self.machine, LocalCaller(self), arguments or {})
-            if command.is_async:
-                result = await result
-        except EmuError as exc:
-            raise self.explain(exc, name) from exc
+        result = await self.run(self._find(name), arguments or {})
         if isinstance(result, bytes):
             return msgspec.json.decode(result)
         return {} if result is None else msgspec.to_builtins(result)
+
+    async def call(self, name: str, keywords: dict[str, Any]) -> Any:
+        """The same with arguments by Python's names."""
+        return await self.execute(name, wire_arguments(self._find(name), keywords))
+
+    async def run(self, command: Command, arguments: dict[str, Any]) -> Any:
+        """The same; the answer as the handler gave it."""
+        try:
+            result = command.call(self.machine, LocalCaller(self), arguments)
+            return await result if command.is_async else result
+        except EmuError as exc:
+            raise self.explain(exc, command.name) from exc
+
+    def _find(self, name: str) -> Command:
+        command = self.registry.commands.get(name)
+        if command is None:
+            raise MonitorError(f"The command {name} has not been found", "CommandNotFound")
+        return command
 
     def close(self) -> None:
         """Stop serving; clients' connections are the chardevs' to close."""

@@ -46,11 +46,15 @@ class Command:
         """The type of its arguments."""
         return object_of(self._hints["args"] if "args" in self._parameters else Nothing)
 
+    @property
+    def answer(self) -> Any:
+        """What the handler answers, as Python has it."""
+        return self._hints["return"]
+
     @cached_property
     def returns(self) -> Type:
         """The type of its answer."""
-        annotation = self._hints["return"]
-        return object_of(Nothing) if annotation is type(None) else type_of(annotation)
+        return object_of(Nothing) if self.answer is type(None) else type_of(self.answer)
 
     @property
     def doc(self) -> str:

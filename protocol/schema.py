@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, cached_property
@@ -26,6 +26,11 @@ class Record(msgspec.Struct, rename="kebab", kw_only=True, omit_defaults=True):
     hidden: ClassVar[tuple[str, ...]] = ()  # members that are ours and not on the wire
     takes_any: ClassVar[bool] = False  # takes any further member, into `extra`
     shape: ClassVar[Callable[[], Shape] | None] = None  # what describes these: from what checks them later
+
+    @staticmethod
+    def further(given: dict[str, Any]) -> Iterable[str]:
+        """The names of these, where no shape says them, for what was given."""
+        return ()
 
 
 class Union(Record):
@@ -234,6 +239,23 @@ class Shape(Type):
 def shown(kind: Object | Shape) -> Object | Shape:
     """An object as it is described."""
     return kind.record.shape() if isinstance(kind, Object) and kind.record.shape is not None else kind
+
+
+def plain(value: Any) -> Any:
+    """What a client would send for (value): a union's members stand beside its tag, what is None is left out."""
+    if isinstance(value, Record):
+        found = {
+            each.encode_name: plain(getattr(value, each.name))
+            for each in msgspec.structs.fields(value)
+            if each.name not in value.hidden
+        }
+        branch = plain(value.branch) if isinstance(value, Union) and value.branch is not None else {}
+        return {name: each for name, each in found.items() if each is not None} | branch
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def _join(path: str, name: str) -> str:

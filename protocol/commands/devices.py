@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
@@ -26,6 +27,14 @@ class DeviceAdd(Record):
     bus: str | None = None
     id: str | None = None
     extra: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @staticmethod
+    def further(given: dict[str, Any]) -> Iterable[str]:
+        """The properties of the model that is named, if there is one."""
+        from aioemu.protocol.qom_types import all_types  # these tables cost, and clients do not need them
+
+        model = all_types().get(given.get("driver", ""))
+        return () if model is None else (each.name for each in model.properties)
 
 
 class DeviceId(Record):

@@ -15,7 +15,7 @@ from aioemu.netdev.options import option_name
 from aioemu.netdev.registry import BACK_ENDS
 from aioemu.protocol.machine import Machine
 from aioemu.protocol.registry import command
-from aioemu.protocol.schema import Record, UInt32, Union
+from aioemu.protocol.schema import Record, UInt32, Union, plain
 from aioemu.protocol.socket_types import SocketAddress
 
 if TYPE_CHECKING:
@@ -152,20 +152,8 @@ def set_link(machine: NetMachine, args: LinkState) -> None:
 @command("netdev_add", needs=("nics",))
 async def netdev_add(machine: NetMachine, args: Netdev) -> None:
     """Open a back end."""
-    values = _plain(args.branch) if args.branch is not None else {}
+    values = plain(args.branch) if args.branch is not None else {}
     await machine.nics.add(OptionGroup("netdev", args.type.value, args.id, values))
-
-
-def _plain(value: Any) -> Any:
-    """A record as the options that a command line would have given: a union's members beside its tag."""
-    if isinstance(value, Union):
-        branch = _plain(value.branch) if value.branch is not None else {}
-        return {value.tag: getattr(value, value.tag.replace("-", "_")).value, **branch}
-    if isinstance(value, Record):
-        fields = msgspec.structs.fields(value)
-        found = {field.encode_name: _plain(getattr(value, field.name)) for field in fields}
-        return {name: each for name, each in found.items() if each is not None}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 @command("netdev_del", needs=("nics",))
