@@ -116,6 +116,7 @@ class Registry:
         self, machine: Any, commands: Iterable[Command] | None = None, events: Iterable[EventClass] | None = None
     ) -> None:
         self._machine = machine
+        self._is_standard = commands is None and events is None
         self._commands = commands
         self._events = events
 
@@ -145,9 +146,13 @@ class Registry:
 
     @cached_property
     def schema(self) -> Encoded:
-        """The answer of query-qmp-schema, encoded once, when first asked for: it looks at every option there is."""
-        from aioemu.protocol.introspect import describe
+        """The answer of query-qmp-schema, encoded once, when first asked for."""
+        from aioemu.protocol.introspect import KEPT, cut, describe
 
+        if self._is_standard and KEPT.exists():
+            kept = cut(KEPT.read_bytes(), self.commands, self.events)
+            if kept is not None:
+                return Encoded(kept)
         return Encoded(encode(describe(self.commands.values(), self.events.values())))
 
 
