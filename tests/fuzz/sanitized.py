@@ -23,7 +23,9 @@ def build(name: str, files: Iterable[str], folder: Path) -> Path:
     return program
 
 
-def live(program: Path, lives: int, seed: int) -> None:
+def live(program: Path, lives: int, seed: int, *words: str) -> None:
     """Play so many lives; AssertionError with what it printed when something was found."""
-    done = subprocess.run([program, str(lives), str(seed)], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [program, str(lives), str(seed), *words], capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,9 +11,14 @@ from tests.fuzz.sanitized import CORE, ENGINE, IO, build, live
 DISK = [path.stem for path in CORE.glob("blk*.c")]
 
 
+def build_in(folder: Path) -> Path:
+    """The program in a folder."""
+    return build("blk", [*ENGINE, *IO, *DISK, "uring", "throttle"], folder)
+
+
 @pytest.fixture(scope="session")
 def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("blk", [*ENGINE, *IO, *DISK, "uring", "throttle"], tmp_path_factory.mktemp("fuzz"))
+    return build_in(tmp_path_factory.mktemp("fuzz"))
 
 
 @pytest.mark.slow
@@ -21,3 +26,9 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_request_hurts_the_host(fuzzer: Path, seed: int) -> None:
     """Whatever the guest asks and the graph says, memory is touched only where it may be, and no request is lost."""
     live(fuzzer, 1500, seed)
+
+
+@pytest.mark.slow
+def test_a_guest_that_changes_its_memory_meanwhile(fuzzer: Path) -> None:
+    """What another processor writes into rings, headers and data while they are read is seen once, or not at all."""
+    live(fuzzer, 1500, 0xFACE, "race")

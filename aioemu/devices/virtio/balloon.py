@@ -71,8 +71,9 @@ class VirtioBalloon(VirtioDevice):
 
     @property
     def actual_bytes(self) -> int:
-        """What the guest has now, as it says."""
-        return self.memory_bytes - int(CONFIG.unpack(self.config)[1]) * PAGE_BYTES
+        """What the guest has now, as it says: never less than nothing."""
+        in_balloon = int(CONFIG.unpack(self.config)[1]) * PAGE_BYTES  # which may be more than there is
+        return max(0, self.memory_bytes - in_balloon)
 
     def set_target(self, target_bytes: int) -> None:
         """Ask the guest to keep this much and give the rest back (the command `balloon`)."""

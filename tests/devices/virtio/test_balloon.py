@@ -90,6 +90,9 @@ def test_target_and_actual(guest: Guest) -> None:
     assert guest.board.read(0x60) & 2
     guest.board.write(0x104, 10)
     assert actual == [RAM_BYTES - 10 * PAGE]
+    for pages in (0xFFFFFFFF, 0x80000000, RAM_BYTES // PAGE + 1):  # more than there is: none is left, not less
+        guest.board.write(0x104, pages)
+        assert actual[-1] >= 0
     guest.board.write(0x100, 77)  # the target is not the driver's
     assert guest.board.read(0x100) == RAM_BYTES // 2 // PAGE
     guest.device.set_target(1 << 60)
