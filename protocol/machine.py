@@ -159,6 +159,14 @@ class Devices(Protocol):
         """Ask the guest to let one go; EmuError when it cannot be asked."""
 
 
+class OnBoard(Protocol):
+    """A part that the board has anyway (`onboard()` lists them, outer ones first)."""
+
+    path: str
+    type: str
+    properties: Mapping[str, LiveProperty]
+
+
 class Balloon(Protocol):
     """A balloon in the guest (`find_balloon()` gives the first, or None)."""
 

@@ -5,11 +5,14 @@ What a node shows comes from the declarations that also read the command line. B
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
-from aioemu.protocol.machine import Devices, LiveProperty, Machine, Objects, QomObject, QomProperty
+from aioemu.protocol.machine import Devices, LiveProperty, Machine, Objects, OnBoard, QomObject, QomProperty
 from aioemu.protocol.qom import Node, Property
+
+# what belongs to the PCI function around a virtio device, and not to the device
+TRANSPORT = frozenset(("vectors", "disable-legacy", "disable-modern", "addr", "multifunction", "romfile", "rombar"))
 
 
 def tree_of(machine: Machine) -> Node:
@@ -22,6 +25,7 @@ def tree_of(machine: Machine) -> Node:
             "machine": _board(machine),
             "objects": Node("container", inner=_objects(objects) if objects is not None else {}),
             "chardevs": Node("container", inner=dict(chardevs)),
+            "backend": Node("container"),
         },
     )
 
@@ -34,12 +38,37 @@ def _board(machine: Machine) -> Node:
     shown = {**boot, "memory-backend": memory.backend, "usb": False, "graphics": False, "dump-guest-core": True}
     for name, value in shown.items():
         board.own[name] = _fixed("bool" if isinstance(value, bool) else "string", value)
+    board.own["smp"] = Property("SMPConfiguration", lambda: _smp(config.smp))
+    board.own["memory"] = Property("MemorySizeConfiguration", lambda: _sizes(memory))
     board.inner = {
         "peripheral": _peripherals(machine, "/machine/peripheral/"),
         "peripheral-anon": _peripherals(machine, "/machine/peripheral-anon/"),
         "unattached": Node("container", inner=dict(_processors(machine))),
     }
+    _add_parts(machine, board)
     return board
+
+
+def _sizes(memory: Any) -> dict[str, int]:
+    most = memory.max_bytes or memory.size_bytes
+    return {"size": memory.size_bytes, "slots": memory.slots, "max-size": most}
+
+
+def _smp(smp: Any) -> dict[str, int]:
+    return {name: getattr(smp, name) for name in ("cpus", "sockets", "dies", "cores", "threads", "maxcpus")}
+
+
+def _add_parts(machine: Machine, board: Node) -> None:
+    """What the board has anyway, each inside what its path says."""
+    list_parts: Callable[[], Sequence[OnBoard]] | None = getattr(machine, "onboard", None)
+    for part in list_parts() if list_parts is not None else ():
+        *above, name = part.path.removeprefix("/machine/").split("/")
+        node = board
+        for each in above:
+            node = cast("Node", node.inner[each])
+        node.inner[name] = Node(part.type, _properties(part.properties))
+        if "date" in part.properties:  # of the machine as a whole
+            board.own["rtc-time"] = _properties(part.properties)["date"]
 
 
 def _processors(machine: Machine) -> dict[str, Node]:
@@ -61,9 +90,12 @@ def _peripherals(machine: Machine, under: str) -> Node:
         path = devices.path(name)
         if path.startswith(under):
             node = Node(model, _properties(devices.describe(name)))
-            if model.startswith("virtio-"):  # a transport, and what it carries
-                kind = model.removesuffix("-non-transitional").removesuffix("-pci").removesuffix("-device")
-                node.inner["virtio-backend"] = Node(f"{kind}-device", node.own)
+            if model.startswith("virtio-") and not model.endswith("-device"):  # a transport, and what it carries
+                kind = model.removesuffix("-non-transitional").removesuffix("-pci")
+                carried = {each: value for each, value in node.own.items() if each not in TRANSPORT}
+                node.inner["virtio-backend"] = Node(f"{kind}-device", carried)
+            if model == "pcie-root-port":
+                node.inner[name] = Node("PCIE", {"realized": _fixed("bool", True)})
             inner[path.removeprefix(under)] = node
     return Node("container", inner=inner)
 
@@ -73,10 +105,15 @@ def _objects(objects: Objects) -> dict[str, QomObject]:
 
 
 def _properties(live: Mapping[str, LiveProperty]) -> dict[str, Any]:
-    return {
-        name: Property("string" if each.kind == "str" else each.kind, each.read, each.write, each.about or None)
-        for name, each in live.items()
-    }
+    return {name: _property(each) for name, each in live.items()}
+
+
+def _property(live: LiveProperty) -> Property:
+    if live.kind.startswith("link<"):  # of an object, by its id
+        return Property(
+            live.kind, lambda: f"/objects/{name}" if (name := live.read()) else "", None, live.about or None
+        )
+    return Property("string" if live.kind == "str" else live.kind, live.read, live.write, live.about or None)
 
 
 def _chardev(info: Any) -> Node:

@@ -61,7 +61,11 @@ class Chardev(ABC):
         self.id = options.id
         self.frontend: Frontend | None = None
         self.is_open = False  # the other side is there: output goes somewhere
-        self._log = OutputLog(options) if options.logfile is not None else None
+        self._log: OutputLog | None = None
+
+    def log_to(self, log_file: OutputLog | None) -> None:
+        """Copy output to a log, which connections may share."""
+        self._log = log_file
 
     @property
     @abstractmethod
@@ -153,11 +157,11 @@ class Chardev(ABC):
 class OutputLog:
     """A copy of the output in a file. A full disk loses the copy, not the guest."""
 
-    def __init__(self, options: ChardevOptions) -> None:
+    def __init__(self, options: ChardevOptions, open_file: Callable[[str, int, int], int] = os.open) -> None:
         self.path = options.logfile or ""
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if options.logappend else os.O_TRUNC)
         try:
-            self._fd = os.open(self.path, flags, 0o666)
+            self._fd = open_file(self.path, flags, 0o666)
         except OSError as exc:
             raise HostError(f"chardev {options.id}: logfile {self.path}", exc.errno) from exc
 

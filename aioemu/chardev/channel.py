@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from aioemu.chardev.base import READ_CHUNK_BYTES, Chardev, Event, OutputLog, log, running_loop
+from aioemu.chardev.base import READ_CHUNK_BYTES, Chardev, Event, log, running_loop
 from aioemu.chardev.telnet import GREETING, TelnetDecoder, encode
 from aioemu.config import SocketOptions
 
@@ -66,10 +66,6 @@ class SocketChannel(Chardev):
         """Begin: the front end is there."""
         self._set_open()
         self.accept_input()
-
-    def share_log(self, log_file: OutputLog | None) -> None:
-        """Copy output to a log that many connections share."""
-        self._log = log_file
 
     def take_fds(self) -> list[int]:
         fds, self._fds = self._fds, []

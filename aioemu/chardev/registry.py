@@ -5,9 +5,10 @@ One front end claims a chardev, several a muxed one. What nobody claims is open 
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
-from aioemu.chardev.base import Chardev
+from aioemu.chardev.base import Chardev, OutputLog
 from aioemu.chardev.files import FileOpener
 from aioemu.chardev.mux import MuxChardev, MuxKeys, MuxPort
 from aioemu.chardev.sockets import FdFinder, SocketChardev
@@ -57,6 +58,8 @@ class Chardevs:
             chardev = create(options, self._open_file)
         else:
             chardev = create(options)
+        if options.logfile is not None:
+            chardev.log_to(OutputLog(options, self._open_file or os.open))
         return MuxChardev(chardev, self._keys) if options.mux else chardev
 
     async def open_all(self) -> None:

@@ -129,7 +129,7 @@ class SocketChardev(Chardev):
         channel = SocketChannel(self._channel_options, sock, self._ended)
         self._channels.append(channel)
         if self._factory is not None:
-            channel.share_log(self._log)
+            channel.log_to(self._log)
             channel.connect(self._factory(channel))
         else:
             self._pause_accepting()

@@ -17,6 +17,7 @@ from aioemu.devices.isa_debug_exit import IsaDebugExit
 from aioemu.devices.pci.bridge import RootPort
 from aioemu.devices.pci.bus import PciBus
 from aioemu.devices.pci.function import PciFunction
+from aioemu.devices.pci.place import PciPlace
 from aioemu.devices.properties import describe_properties, prop
 from aioemu.devices.pvpanic import DEFAULT_PORT, EVENTS, PanicWires, Pvpanic, PvpanicPci
 from aioemu.devices.virtio.rows import VIRTIO_ROWS, VirtioSite
@@ -182,4 +183,7 @@ def devices_help(devices: Iterable[DeviceType] = DEVICES) -> str:
 def device_help(name: str, devices: Iterable[DeviceType] = DEVICES) -> str:
     """What `-device NAME,help` prints."""
     device = find_device(name, devices)
-    return "\n".join((f"{name} options:", *describe_properties(device.properties)))
+    lines = describe_properties(device.properties)
+    if "PCI" in device.bus:
+        lines = sorted([*lines, *describe_properties(PciPlace)])
+    return "\n".join((f"{name} options:", *lines))

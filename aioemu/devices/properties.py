@@ -48,8 +48,23 @@ def prop(
     """One property: its default, its type by QEMU's name (`str` for a chardev or another object's id), its range,
     whether it has to be given.
     """
-    metadata = {"kind": kind, "about": about, "least": least, "most": most, "needed": needed}
+    metadata = {"kind": kind, "about": about, "least": least, "most": most, "needed": needed, "default": default}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def shown_value(value: Any, kind: str) -> Any:
+    """A value as clients read it: what was not given and has no default is "", or all ones."""
+    if value is not None or kind == "ThrottleLimits":
+        return value
+    if kind not in LIMITS:
+        return ""
+    return {"uint64": (1 << 63) - 1, "size": 0}.get(kind, LIMITS[kind][1])
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A property's default as clients read it; None where there is none worth telling."""
+    found = None if field.default is dataclasses.MISSING else shown_value(field.default, field.metadata["kind"])
+    return None if found == "" else found
 
 
 def property_name(field: dataclasses.Field[Any]) -> str:
@@ -93,7 +108,8 @@ def describe_live(given: Any) -> dict[str, Live]:
     """Properties that were read, as what runs shows them."""
 
     def shown(field: dataclasses.Field[Any]) -> Live:
-        return Live(field.metadata["kind"], lambda: getattr(given, field.name), None, field.metadata["about"])
+        kind = field.metadata["kind"]
+        return Live(kind, lambda: shown_value(getattr(given, field.name), kind), None, field.metadata["about"])
 
     return {property_name(field): shown(field) for field in dataclasses.fields(given)}
 
@@ -134,12 +150,14 @@ def _typed(where: str, value: Any, limits: Mapping[str, Any]) -> Any:
     return typed
 
 
-def _in_range(where: str, value: Any, limits: Mapping[str, Any]) -> int:
+def _in_range(where: str, value: Any, limits: Mapping[str, Any]) -> int | None:
     kind, name = limits["kind"], where.rpartition(".")[2]
     typed = _number(value, kind)
     if typed is None:
         expected = "a size" if kind == "size" else "integer"
         raise ConfigError(f"Parameter '{name}' expects {expected}", option="-device")
+    if limits["default"] is None and typed == shown_value(None, kind):
+        return None  # as if it were not given
     lowest, highest = LIMITS[kind]
     if not lowest <= typed <= highest:
         raise ConfigError(f"Parameter '{name}' expects {kind}{'' if kind == 'size' else '_t'}", option="-device")

@@ -61,6 +61,7 @@ class Rtc(RegisterBlock):
         self.cmos[A], self.cmos[B], self.cmos[D] = RUNS << 4 | 6, HOURS24, VRT
         self.offset_ns = 0  # guest's time minus the wall clock
         self.seen_ns = 0  # until when flags have been looked for
+        self.on_change: Callable[[int], None] = lambda offset_s: None  # the guest set the time
         self.phase = 0  # ticks by which periodic interrupts are off the period's multiples
         super().__init__()
         self.seen_ns = self._now()
@@ -89,6 +90,13 @@ class Rtc(RegisterBlock):
             if number in ALARM.values():
                 self._look()
 
+    @property
+    def guest_seconds(self) -> int:
+        """The guest's time, seconds since 1970 as its date says."""
+        if self._runs():
+            return self._now() // NS
+        return calendar.seconds({register: self.cmos[register] for register in TIME}, self._format())
+
     # ---- time --------------------------------------------------------------------------------------------------------
 
     def _now(self) -> int:
@@ -112,6 +120,7 @@ class Rtc(RegisterBlock):
         said = calendar.seconds({register: self.cmos[register] for register in TIME}, self._format())
         self.offset_ns += said * NS - self._now() // NS * NS
         self.seen_ns = self._now()
+        self.on_change(self.offset_ns // NS)
 
     def _write_time(self, number: int, value: int) -> None:
         if self._runs():

@@ -31,6 +31,12 @@ DELETED, REFUSED = "DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"
 Tell = Callable[..., None]  # (event, **data)
 
 
+def describe_place(number: int, *, several: bool) -> dict[str, Live]:
+    """Where a PCI function is: device and function number, and whether there are more at the device."""
+    addr = f"{number >> 3:02x}.{number & 7:x}"
+    return {"addr": Live("str", lambda: addr), "multifunction": Live("bool", lambda: several)}
+
+
 class HotPlug:
     """Adds to and removes from one machine's site; events go to `tell`."""
 
@@ -56,8 +62,24 @@ class HotPlug:
         can_go = plugged.kind.bus in AT_ONCE or ("PCI" in plugged.kind.bus and plugged.kind.name not in STAYS)
         for about, value in (("realized", True), ("hotplugged", plugged.hot), ("hotpluggable", can_go)):
             found[about] = Live("bool", lambda value=value: value)  # type: ignore[misc]
+        found |= self._place(name, plugged.kind)
+        if "bootindex" in found:
+            found["bootindex"] = Live(
+                "int32",
+                lambda: self._site.boot_order.get(name, -1),
+                lambda index: self._site.set_boot_index(name, index),
+                "place in the boot order, -1: none",
+            )
         own = getattr(self._site.devices[name], "live", None)
         return {**found, **(own() if own is not None else {})}
+
+    def _place(self, name: str, kind: DeviceType) -> dict[str, Live]:
+        """Where a PCI function is."""
+        for bus in self._site.buses.values() if "PCI" in kind.bus else ():
+            for number, function in bus.functions.items():
+                if function.name == name:
+                    return describe_place(number, several=function.has_siblings)
+        return {}
 
     def add(self, driver: str, name: str | None, bus: str | None, values: Mapping[str, Any]) -> None:
         """Plug in a device. EmuError when that cannot be."""

@@ -148,6 +148,7 @@ class Machine(Views):
             place = {"id": device.id, "bus": device.bus, "addr": device.addr}
             with blaming("-device", device.driver, {**place, **device.props}):
                 self.site.add(device)
+        self.watch_rtc()
         self.site.settle()
         for name, own in self.own_devices.items():
             self.site.plug_own(name, own)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aioemu.devices.pci.bridge import RootPort
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
+    from aioemu.devices.pci.place import PciPlace
     from aioemu.devices.virtio.balloon import VirtioBalloon
     from aioemu.devices.virtio.blk import VirtioBlk
     from aioemu.devices.virtio.console import Port, VirtioConsole
@@ -83,10 +84,12 @@ class Site:
         self.devices: dict[str, Any] = {}  # by id or generated name
         self.drivers: dict[str, str] = {}  # the models of these, by the same names
         self.plugged: dict[str, Plugged] = {}  # the same devices as they were asked for
+        self.boot_order: dict[str, int] = {}  # by name, -1 for none; there is no firmware that would follow it
         self._parent: str | None = None
         self._nameless = 0
         self._settled = False
         self._options = DeviceOptions("")
+        self._place: PciPlace | None = None  # what is said of the function that is being made
         self._path = ""  # of the device that is being made, in the object tree
         root = getattr(board, "pci_bus", None)
         if root is not None:
@@ -111,9 +114,22 @@ class Site:
         if options.id is None:
             path = f"/machine/peripheral-anon/device[{self._nameless}]"
         self._path = path
-        properties = read_properties(options.driver, kind.properties, {**defaults, **options.props})
-        with self.kit.closers.owner(name):
-            device = kind.make(self, name, properties)
+        given = {**defaults, **options.props}
+        if "PCI" in kind.bus:
+            from aioemu.devices.pci.place import PLACE_NAMES, PciPlace
+
+            said = {key: given.pop(key) for key in PLACE_NAMES if key in given}
+            self._place = read_properties(options.driver, PciPlace, said)
+            if self._place.romfile:
+                raise ConfigError(f'failed to find romfile "{self._place.romfile}"', "-device")
+        properties = read_properties(options.driver, kind.properties, given)
+        self.set_boot_index(name, getattr(properties, "bootindex", -1))
+        try:
+            with self.kit.closers.owner(name):
+                device = kind.make(self, name, properties)
+        except BaseException:
+            self.boot_order.pop(name, None)
+            raise
         self._nameless += options.id is None
         self.devices[name] = device
         self.drivers[name] = kind.name
@@ -133,8 +149,15 @@ class Site:
             if slot is not None:
                 slot.start(bool(bus.functions))
 
+    def set_boot_index(self, name: str, index: int) -> None:
+        """A device's place in the boot order, -1 for none. ConfigError where another one has it."""
+        if index >= 0 and any(taken == index and other != name for other, taken in self.boot_order.items()):
+            raise ConfigError(f"The bootindex {index} has already been used", "-device")
+        self.boot_order[name] = max(-1, index)
+
     def remove(self, name: str) -> None:
         """Take a device away and forget its name; what is on a bus of its own has gone before."""
+        self.boot_order.pop(name, None)
         for each in (self.devices, self.drivers, self.plugged):
             each.pop(name, None)
         self.kit.closers.release(name)
@@ -179,7 +202,7 @@ class Site:
 
     def plug(self, name: str, function: PciFunction) -> Any:
         bus = self._bus()
-        number = bus.plug(function, self._devfn())
+        number = bus.plug(function, self._devfn(), several=self._place is not None and self._place.multifunction)
         self.kit.closers.on_leave(lambda: bus.unplug(number))
         function.name = name
         return function
@@ -319,7 +342,7 @@ class Site:
         except ValueError:
             parts = (-1, 0)
         if not 0 <= parts[0] < 32 or not 0 <= parts[1] < 8:
-            raise ConfigError(f"Property 'addr' doesn't take value '{addr}'", "-device")
+            raise ConfigError(f"Property '{self._options.driver}.addr' doesn't take value '{addr}'", "-device")
         return parts[0] << 3 | parts[1]
 
     def _free_serial(self) -> int | None:

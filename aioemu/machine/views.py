@@ -13,6 +13,7 @@ from aioemu.machine.hotplug import HotPlug
 
 if TYPE_CHECKING:
     from aioemu.config import MachineConfig
+    from aioemu.devices.rtc import Rtc
     from aioemu.devices.virtio.balloon import VirtioBalloon
     from aioemu.log import Log
     from aioemu.machine.dump import Dumper
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from aioemu.machine.machine import Machine
     from aioemu.machine.native import Native
     from aioemu.machine.nics import Nics
+    from aioemu.machine.onboard import OnBoard
     from aioemu.machine.site import Site
     from aioemu.memory.guest import GuestMemory
     from aioemu.netdev.user import UserNetdev
@@ -51,6 +53,30 @@ class Views:
         """Who presses the keys, where there is a keyboard."""
         found: Typist | None = self.kit.chips.get("i8042-keys")
         return found
+
+    @property
+    def rtc(self) -> Rtc | None:
+        """The clock chip, where there is one."""
+        found: Rtc | None = self.kit.chips.get("rtc")
+        return found
+
+    def onboard(self) -> list[OnBoard]:
+        """What the board has without being asked."""
+        from aioemu.machine.onboard import list_parts  # few ask
+
+        return list_parts(self.site, self.native.vcpu_count)
+
+    def watch_rtc(self) -> None:
+        """Tell when the guest sets its clock."""
+
+        def tell(offset_s: int) -> None:
+            from aioemu.machine.onboard import rtc_path
+
+            path = rtc_path(self.site, self.native.vcpu_count)
+            self.log.event("RTC_CHANGE", offset=offset_s, qom_path=path)
+
+        if self.rtc is not None:
+            self.rtc.on_change = tell
 
     @property
     def devices(self) -> HotPlug:

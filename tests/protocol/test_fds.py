@@ -60,6 +60,21 @@ async def test_a_file_chardev_writes_to_a_set(vm: Machine, tmp_path: Path) -> No
     assert await vm.qmp("query-fdsets") == []
 
 
+async def test_a_logfile_in_a_set(vm: Machine, tmp_path: Path) -> None:
+    """logfile= takes a descriptor that was passed: who manages the machine owns the file, as libvirt's log daemon."""
+    path = tmp_path / "log"
+    path.write_text("before ")
+    await call(vm, "add-fd", os.open(path, os.O_WRONLY | os.O_APPEND), **{"fdset-id": 1})
+    data = {"logfile": "/dev/fdset/1", "logappend": True}
+    await vm.qmp("chardev-add", id="c", backend={"type": "null", "data": data})
+    chardev = vm.machine.chardevs.claim("c")
+    chardev.write(b"and after")
+
+    assert path.read_text() == "before and after"
+    vm.machine.chardevs.release(chardev)
+    await vm.qmp("chardev-remove", id="c")
+
+
 async def test_what_is_in_no_set_is_refused(vm: Machine, tmp_path: Path) -> None:
     """No such set, and a set without a descriptor for that kind of access, are errors as of a file."""
     await call(vm, "add-fd", os.open(tmp_path, os.O_RDONLY), **{"fdset-id": 0})

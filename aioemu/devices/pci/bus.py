@@ -59,18 +59,38 @@ class PciBus:
         if bridge is not None:
             bridge.behind = self
 
-    def plug(self, function: PciFunction, number: int | None = None) -> int:
-        """Put a function at a device and function number, or at the first free device; that number."""
+    def plug(self, function: PciFunction, number: int | None = None, *, several: bool = False) -> int:
+        """Put a function at a device and function number, or at the first free device; that number. `several`: as
+        function 0 it says that there are more.
+        """
         number = self._free() if number is None else number
         if not 0 <= number < FUNCTIONS:
             raise ConfigError(f"{self.name}: no device {number >> 3:#x}")
         if number in self.functions:
             taken = self.functions[number].name
             raise ConfigError(f"{self.name}: {number >> 3:#x}.{number & 7} is taken by {taken}")
+        self._check_device(number, several)
+        if several:
+            function.has_siblings = True
         self.functions[number] = function
         function.plugged(BusSlot(self, number))
         self._changed()
         return number
+
+    def _check_device(self, number: int, several: bool) -> None:
+        """Guests look at further functions only if function 0 says that there are any."""
+        device, first = number >> 3, self.functions.get(number & ~7)
+        if number & 7:
+            if first is not None and not first.has_siblings:
+                raise ConfigError(
+                    f"PCI: single function device can't be populated in function {device:x}.{number & 7:x}"
+                )
+        elif not several:
+            taken = next((n for n in range(number + 1, number + 8) if n in self.functions), None)
+            if taken is not None:
+                raise ConfigError(
+                    f"PCI: {device:x}.0 indicates single function, but {device:x}.{taken & 7:x} is already populated."
+                )
 
     def unplug(self, number: int) -> PciFunction:
         """Take a function away; the guest reads all ones there from now on."""

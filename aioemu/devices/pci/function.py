@@ -52,6 +52,7 @@ class PciFunction(RegisterBlock):
     layout = TYPE_0
     size = CONFIG_BYTES
     command: int
+    header_type: int
     status: int
     bar: Any
 
@@ -69,6 +70,7 @@ class PciFunction(RegisterBlock):
         self.pin = pin
         self.name = name or type(self).__name__
         self.slot: Slot | None = None
+        self._several = False
         self.intx_line: IrqLine = NotConnected()
         self.intx_level = False
         self.bars = [MappedBar(spec, self.name) for spec in bars]
@@ -110,6 +112,17 @@ class PciFunction(RegisterBlock):
         return 0
 
     # ---- where it is plugged in --------------------------------------------------------------------------------------
+
+    @property
+    def has_siblings(self) -> bool:
+        """The header says that the device has more functions than this one; a reset does not change that."""
+        return bool(self.header_type & HeaderType.multifunction)
+
+    @has_siblings.setter
+    def has_siblings(self, several: bool) -> None:
+        self._several = several
+        if several:
+            self.set_bits("header_type", int(HeaderType.multifunction))
 
     def plugged(self, slot: Slot) -> None:
         """The bus gives the function its wires."""
@@ -159,6 +172,7 @@ class PciFunction(RegisterBlock):
         self._move_bars()
 
     def on_reset(self) -> None:
+        self.has_siblings = self._several
         self.intx_level = False
         self._follow_command()
 

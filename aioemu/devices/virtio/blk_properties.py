@@ -30,7 +30,7 @@ class BlkProperties(RingProperties):
     seg_max_adjust: bool = prop(True, "bool", "as many segments in a request as a queue has room for")
     request_merging: bool = prop(True, "bool", "accepted; the host's page cache and io_uring merge")
     serial: str | None = prop(None, "str", "what the guest reads as its serial number, 20 bytes")
-    bootindex: int = prop(-1, "int32", "place in the firmware's boot order")
+    bootindex: int = prop(-1, "int32", "kept and told; there is no firmware that would boot from it", least=-1)
     share_rw: bool = prop(False, "bool", "others may write to the disk as well")
     write_cache: str = prop("auto", "OnOffAuto", "on, off or auto: as the drive says")
     config_wce: bool = prop(True, "bool", "the guest may switch the write cache")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from aioemu._core import ffi, lib
 from aioemu.bus.state import Bytes, Field, Flag, Int
 from aioemu.bus.virtqueue import Chain, Queue
+from aioemu.devices.properties import Live
 from aioemu.devices.virtio.device import RingProperties, VirtioDevice
 from aioemu.devices.virtio.net_control import ControlQueue
 from aioemu.errors import ConfigError
@@ -81,6 +82,10 @@ class VirtioNet(VirtioDevice):
         self._control = ControlQueue(self)
         self._restored = False  # what the driver set came with a saved state
         self._power_on()
+
+    def live(self) -> Mapping[str, Live]:
+        """The address that it was given, whoever chose it."""
+        return {"mac": Live("str", lambda: self.power_on_mac.hex(":"))}
 
     @property
     def port(self) -> Any:

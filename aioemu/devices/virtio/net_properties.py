@@ -41,6 +41,7 @@ class NetProperties(RingProperties):
 
     netdev: str | None = prop(None, "str", "ID of a netdev to use as a backend")
     iothread: str | None = prop(None, "link<iothread>", "ID of an iothread that serves the card and its backend")
+    bootindex: int = prop(-1, "int32", "kept and told; there is no firmware that would boot from it", least=-1)
     mac: str | None = prop(None, "str", "Ethernet address, example: 52:54:00:12:34:56")
     mq: bool = _bit("offer as many queue pairs as the backend has", default=False)
     host_mtu: int = prop(0, "uint16", "MTU that the driver is told; 0: none")
