@@ -226,7 +226,7 @@ class Writer:
         """What [start, start + size) holds, with (data) at (offset); not read where the data covers it all."""
         if data is not None and offset == start and length == size:
             return data[:length]
-        visible = min(size, self._image.header.size - start)
+        visible = max(min(size, self._image.header.size - start), 0)  # a disk that grows is longer than it says
         contents = bytearray(await self._read(start, visible))
         contents += bytes(size - visible)
         if data is not None:

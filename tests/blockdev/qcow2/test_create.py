@@ -136,12 +136,31 @@ async def test_a_disk_changes_its_size(tmp_path: Path, options: str) -> None:
     assert facts(path)["virtual-size"] == MIB
 
 
-async def test_growth_hides_what_a_longer_backing_file_has(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", "compat=0.10", "extended_l2=on"])
+async def test_growth_hides_what_a_longer_backing_file_has(tmp_path: Path, options: str) -> None:
     """The new part of a disk reads as zeros, though the backing file goes on."""
     (tmp_path / "base.raw").write_bytes(b"b" * 4 * MIB)
-    path = make(tmp_path / "disk.qcow2", MIB, "", "-b", "base.raw", "-F", "raw")
+    path = make(tmp_path / "disk.qcow2", MIB, options, "-b", "base.raw", "-F", "raw")
     async with opened(path) as node:
         await node.resize(3 * MIB)
         assert await node.read(0, 3 * MIB) == b"b" * MIB + bytes(2 * MIB)
     check(path)
     assert contents(path) == b"b" * MIB + bytes(2 * MIB)
+
+
+@pytest.mark.parametrize("options", ["", "compat=0.10", "extended_l2=on"])
+async def test_growth_over_a_backing_file_touches_no_other_cluster(tmp_path: Path, options: str) -> None:
+    """The backing file ends within a cluster: that one is made zero, those behind it in the image stay as they are."""
+    (tmp_path / "base.raw").write_bytes(b"b" * (3 * MIB + 5120))
+    path = make(tmp_path / "disk.qcow2", MIB, options, "-b", "base.raw", "-F", "raw")
+    async with opened(path, discard="unmap") as node:
+        await node.write(0, b"0" * 64 * KIB)
+        for at in range(1, 16):
+            await node.write(at * 64 * KIB, bytes((at,)) * 64 * KIB)
+        await node.discard(0, 64 * KIB)  # leaves a hole in front of the others
+        await node.flush()
+        before = await node.read(0, MIB)
+        await node.resize(4 * MIB)
+        assert await node.read(0, 4 * MIB) == before + bytes(3 * MIB)
+    check(path)
+    assert contents(path) == before + bytes(3 * MIB)
