@@ -81,6 +81,19 @@ def test_guest_sets_the_time(bench: Bench) -> None:
     assert bench.clock() == "20 30 03 01 06 45 31"
 
 
+def test_setting_the_time_is_told(bench: Bench) -> None:
+    """The host learns how far the guest's time is from its own, in seconds."""
+    told: list[int] = []
+    bench.rtc.on_change = told.append
+    before = bench.rtc.guest_seconds
+    bench.write(B, SET | HOURS24)
+    bench.write(0, 0x00)
+    assert told == []
+    bench.write(B, HOURS24)
+
+    assert told == [bench.rtc.guest_seconds - before]
+
+
 def test_time_written_without_set_counts_at_once(bench: Bench) -> None:
     """Writing one register of a running clock changes just that."""
     bench.write(9, 0x31)

@@ -194,7 +194,12 @@ async def test_managers_learn_what_there_is(bench: Bench) -> None:
     with pytest.raises(MonitorError, match="There is no console to take a screendump from"):
         await bench.hub.execute("screendump", {"filename": "/tmp/x"})
     assert "no console" in await bench.monitor.run("screendump /tmp/x")
-    assert {each["name"] for each in await bench.hub.execute("query-cpu-definitions")} == {"host", "max", "qemu64"}
+    assert {each["name"] for each in await bench.hub.execute("query-cpu-definitions")} == {
+        "base",
+        "host",
+        "max",
+        "qemu64",
+    }
 
 
 async def test_chardevs_change(bench: Bench, tmp_path: Path) -> None:
