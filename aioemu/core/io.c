@@ -221,11 +221,17 @@ static bool spin(struct core_io *io, int64_t for_ns, int64_t until_ns) {
     return any;
 }
 
+void core_io_rest(struct core_io *io, bool on) {
+    core_io_enter(io);
+    io->resting += on ? 1u : UINT32_MAX;
+    core_io_leave(io);
+}
+
 /* Look for more before sleeping, unless that was in vain lately: whoever would bring it may need this very processor. */
 void io_linger(struct core_io *io, int64_t until_ns) {
     struct io_poll *p = &io->poll;
     io->quiet_ns = core_monotonic_ns();
-    if (!io->pollers || !p->now_ns) {
+    if (!io->pollers || !p->now_ns || io->resting) {
         return;
     }
     if (p->pass) {

@@ -42,6 +42,10 @@ void core_io_remove(struct core_io_source *s);
 void core_io_timer_set(struct core_io *io, struct core_io_timer *t, int64_t due_ns);
 void core_io_timer_clear(struct core_io *io, struct core_io_timer *t);
 
+/* For each of these with (on), until one without, the context sleeps at once when there is nothing to do: looking for more
+ * would keep a processor from those who bring it, and a timer of the caller's looks soon. */
+void core_io_rest(struct core_io *io, bool on);
+
 /* Call fn(arg) inside the context, soon and in the order of posting. -ENOMEM. */
 int core_io_post(struct core_io *io, void (*fn)(void *arg), void *arg);
 

@@ -33,6 +33,7 @@ struct core_io {
     struct core_io_source **sources;
     uint32_t count, room, pollers;
     uint32_t removals; /* so far */
+    uint32_t resting;  /* core_io_rest */
     struct epoll_event batch[IO_EVENTS];
     int batch_count;
     struct core_io_timer *timers; /* by time */

@@ -1,9 +1,8 @@
-/* tap.c: a port over a TAP device's descriptors, one for each queue: read in batches from an io context, written in the
+/* tap.c: a port over a TAP device's descriptors, one for each queue: read in an io context (tap_read.c), written in the
  * sender's. With a vnet header, checksums and segmentation pass through to the host's kernel. Not here: making devices.
  * A device that disappears takes the carrier and loses frames; it disturbs nothing else. */
 #include <errno.h>
 #include <linux/if_tun.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -11,175 +10,19 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "io.h"
-#include "port.h"
+#include "tap_internal.h"
 
 #ifndef TUN_F_USO4 /* since Linux 6.2 */
 #    define TUN_F_USO4 0x20
 #    define TUN_F_USO6 0x40
 #endif
 
-enum {
-    TAP_MAX_QUEUES = 256, /* what the kernel has */
-    TAP_BATCH = 64,       /* frames read before the peer gets them */
-    TAP_BUDGET = 256,     /* frames of one queue before the context's other work has its turn */
-    TAP_ROOM = CORE_NET_HDR_SIZE + CORE_FRAME_MAX,
-    TAP_ARENA = 4 * TAP_ROOM, /* small frames lie close together, and four of the largest fit */
-    TAP_ALIGN = 64,
-    LONG_NS = 100 * 1000,        /* an answer takes a tenth of it */
-    PAUSE_NS = 10 * 1000 * 1000, /* a few turns of the host's scheduler */
-};
+enum { TAP_MAX_QUEUES = 256 }; /* what the kernel has */
 
-struct tap;
-
-struct tap_queue {
-    struct tap *tap;
-    uint32_t index;
-    int fd;
-    struct core_io_source source;
-    /* the io context's */
-    uint8_t *arena;
-    struct core_frame frames[TAP_BATCH];
-    struct iovec iov[TAP_BATCH][2];
-    int first, count; /* read, and not taken by the peer yet */
-    uint32_t writes_seen;
-    /* any thread's */
-    _Atomic bool full;  /* the host takes nothing now */
-    _Atomic bool waits; /* the peer takes nothing now */
-    _Atomic bool posted;
-};
-
-struct tap {
-    struct core_port port;
-    struct core_io *io;
-    bool vnet, has_uso;
-    uint32_t count;
-    int news_fd; /* rung when the device is gone */
-    _Atomic bool gone;
-    int64_t offer_ns;          /* the io context's: when the processor may be offered to others again */
-    _Atomic uint32_t writes;   /* batches so far */
-    struct core_net_hdr plain; /* of frames that come without a header */
-    struct tap_queue *queues;
-};
-
-/* The device is gone: no descriptor of it will ever do again. */
-static void lose(struct tap *t) {
+void tap_lose(struct tap *t) {
     if (!atomic_exchange(&t->gone, true)) {
         (void)!write(t->news_fd, &(uint64_t){1}, sizeof(uint64_t));
     }
-}
-
-/* ---- from the host to the peer: in the io context --------------------------------------------------------------------- */
-
-/* Read into the arena from (at): the frame's size, 0 none, or -errno. */
-static int64_t read_one(struct tap_queue *q, int slot, uint8_t *at) {
-    const struct tap *t = q->tap;
-    uint32_t skip = t->vnet ? 0 : CORE_NET_HDR_SIZE;
-    ssize_t got = read(q->fd, at + skip, TAP_ROOM - skip);
-    if (got < 0) {
-        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-    }
-    if (skip) {
-        memcpy(at, &t->plain, sizeof t->plain);
-    }
-    int64_t size = got + skip - CORE_NET_HDR_SIZE;
-    if (size <= 0) {
-        return 0;
-    }
-    q->iov[slot][0] = (struct iovec){.iov_base = at, .iov_len = CORE_NET_HDR_SIZE};
-    q->iov[slot][1] = (struct iovec){.iov_base = at + CORE_NET_HDR_SIZE, .iov_len = (size_t)size};
-    q->frames[slot] = (struct core_frame){.iov = q->iov[slot], .count = 2, .size = (uint32_t)size};
-    return size;
-}
-
-/* How many frames were read; what they hold is checked on the way to the peer. */
-static int read_batch(struct tap_queue *q) {
-    size_t used = 0;
-    int n = 0;
-    while (n < TAP_BATCH && TAP_ARENA - used >= TAP_ROOM) {
-        int64_t size = read_one(q, n, q->arena + used);
-        if (size == -EBADFD) {
-            lose(q->tap);
-        }
-        if (size <= 0) {
-            break;
-        }
-        n++;
-        used += ((size_t)size + CORE_NET_HDR_SIZE + TAP_ALIGN - 1) & ~(size_t)(TAP_ALIGN - 1);
-    }
-    return n;
-}
-
-/* Give the peer what was read: whether it took all. */
-static bool hand_on(struct tap_queue *q) {
-    while (q->first < q->count) {
-        int taken = core_port_send(&q->tap->port, q->index, q->frames + q->first, q->count - q->first);
-        if (taken == 0) {
-            atomic_store(&q->waits, true);
-            (void)core_io_change(&q->source, 0);
-            return false;
-        }
-        q->first += taken;
-    }
-    q->first = q->count = 0;
-    return true;
-}
-
-static bool tap_poll(struct core_io_source *s) {
-    struct tap_queue *q = (struct tap_queue *)((uint8_t *)s - offsetof(struct tap_queue, source));
-    int done = 0;
-    while (done < TAP_BUDGET && !atomic_load_explicit(&q->waits, memory_order_relaxed)) {
-        q->count = read_batch(q);
-        done += q->count;
-        if (q->count == 0 || !hand_on(q)) {
-            break;
-        }
-    }
-    return done > 0;
-}
-
-/* Idle: who is to answer may wait for this very processor, so it has it first. Where strangers kept it for long instead,
- * it is not offered for a while. */
-static void make_way(struct tap *t) {
-    int64_t now = core_monotonic_ns();
-    if (now >= t->offer_ns) {
-        sched_yield();
-        int64_t back = core_monotonic_ns();
-        t->offer_ns = back - now > LONG_NS ? back + PAUSE_NS : back;
-    }
-}
-
-/* Look, while the context has nothing else to do. */
-static bool tap_look(struct core_io_source *s) {
-    struct tap_queue *q = (struct tap_queue *)((uint8_t *)s - offsetof(struct tap_queue, source));
-    if (tap_poll(s)) {
-        return true;
-    }
-    uint32_t writes = atomic_load_explicit(&q->tap->writes, memory_order_relaxed);
-    if (writes == q->writes_seen) {
-        make_way(q->tap);
-    }
-    q->writes_seen = writes;
-    return false;
-}
-
-static bool tap_arm(struct core_io_source *s) {
-    (void)s;
-    return false; /* the descriptor says when there is something */
-}
-
-static void tap_ready(struct core_io_source *s, uint32_t events) {
-    struct tap_queue *q = (struct tap_queue *)((uint8_t *)s - offsetof(struct tap_queue, source));
-    if ((events & EPOLLOUT) && atomic_exchange(&q->full, false)) {
-        (void)core_io_change(s, EPOLLIN);
-        core_port_ready(&q->tap->port, q->index);
-    }
-    if (events & EPOLLERR) { /* the one reason for it */
-        lose(q->tap);
-        core_io_remove(s); /* it would ring for ever */
-        return;
-    }
-    (void)tap_poll(s);
 }
 
 /* Go on with what the peer did not take, or wait until the host takes something: inside the io context. */
@@ -187,10 +30,9 @@ static void go_on(void *argument) {
     struct tap_queue *q = argument;
     atomic_store(&q->posted, false);
     bool waited = atomic_exchange(&q->waits, false);
-    if (waited && !hand_on(q)) {
-        return;
+    if (!waited || tap_hand_on(q)) {
+        tap_watch(q);
     }
-    (void)core_io_change(&q->source, atomic_load(&q->full) ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 static void soon(struct tap_queue *q) {
@@ -224,7 +66,7 @@ static int write_one(struct tap_queue *q, const struct core_frame *frame) {
         return 0;
     }
     if (errno == EBADFD) {
-        lose(t);
+        tap_lose(t);
     }
     core_port_drop_in(&t->port, CORE_DROP_HOST, frame->size);
     return 1;
@@ -237,7 +79,7 @@ static int tap_deliver(struct core_port *port, uint32_t queue, const struct core
     while (done < count && write_one(q, &frames[done])) {
         done++;
     }
-    atomic_fetch_add_explicit(&t->writes, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&t->sent, (uint32_t)done, memory_order_relaxed);
     return done;
 }
 
@@ -269,7 +111,7 @@ static void tap_offloads(struct core_port *port, uint32_t takes) {
 
 static void leave_io(struct tap *t) {
     for (uint32_t i = 0; i < t->count; i++) {
-        core_io_remove(&t->queues[i].source);
+        tap_leave(&t->queues[i]);
     }
     if (t->io) {
         core_io_sync(t->io); /* what was posted has run */
@@ -348,9 +190,7 @@ core_port *core_tap_new(const int *fds, uint32_t count, int vnet) {
         queues[i].tap = t;
         queues[i].index = i;
         queues[i].fd = fds[i];
-        queues[i].arena = malloc(TAP_ARENA);
-        queues[i].source = (struct core_io_source){.fd = fds[i], .ready = tap_ready, .poll = tap_look, .arm = tap_arm};
-        ok = ok && queues[i].arena;
+        ok = tap_reader_init(&queues[i]) == 0 && ok;
     }
     if (!ok) {
         tap_destroy(&t->port);
