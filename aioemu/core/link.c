@@ -50,6 +50,17 @@ static void show_takes(struct link_end *end) {
     core_port_set_takes(&end->port, packets ? 0 : core_port_peer_takes(&other(end)->port));
 }
 
+/* Before (config) is in force: have the sender give packets where that needs them. No other frame is on its way after. */
+static void ask_for_packets(struct link_end *end, const core_impair *config) {
+    const struct core_port *sender = core_port_peer(&end->port);
+    if (wants_packets(config)) {
+        core_port_set_takes(&end->port, 0);
+        while (sender && atomic_load(&sender->users)) {
+            sched_yield(); /* a call never blocks */
+        }
+    }
+}
+
 static void end_offloads(struct core_port *port, uint32_t takes) {
     (void)takes;
     show_takes(other((struct link_end *)port));
@@ -185,6 +196,7 @@ int core_link_impair(core_link *link, uint32_t direction, const core_impair *con
         return -EINVAL;
     }
     struct lane *lane = &link->lanes[direction];
+    ask_for_packets(&link->ends[direction], config);
     pthread_mutex_lock(&lane->lock);
     int rc = impair_set(&lane->impair, config, core_monotonic_ns());
     if (rc == 0) {

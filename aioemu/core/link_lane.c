@@ -54,14 +54,21 @@ static void watch_patience(void *arg) {
     set_in_context(lane, &lane->patience, core_monotonic_ns() + PATIENCE_NS);
 }
 
+/* With the lock. */
+static void watch(struct lane *lane) {
+    if (!lane->moving && !atomic_exchange(&lane->watched, true)) {
+        atomic_store(&lane->watched, core_io_post(lane->link->io, watch_patience, lane) == 0);
+    }
+}
+
 static void told_to_wait(struct lane *lane) {
     if (atomic_exchange(&lane->waiting, true)) {
         return;
     }
     atomic_store(&lane->waiting_since_ns, core_monotonic_ns());
-    if (!atomic_exchange(&lane->watched, true)) {
+    if (!atomic_load(&lane->watched)) {
         pthread_mutex_lock(&lane->lock);
-        atomic_store(&lane->watched, !lane->moving && core_io_post(lane->link->io, watch_patience, lane) == 0);
+        watch(lane);
         pthread_mutex_unlock(&lane->lock);
     }
 }
@@ -374,6 +381,9 @@ void lane_attach(struct lane *lane) {
     lane->armed_ns = INT64_MAX;
     arm(lane, lane->stalled ? INT64_MAX : link_queue_next(&lane->queue));
     atomic_store(&lane->watched, false);
+    if (atomic_load(&lane->waiting)) {
+        watch(lane);
+    }
     pthread_mutex_unlock(&lane->lock);
 }
 

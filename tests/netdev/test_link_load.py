@@ -68,6 +68,19 @@ async def test_receiver_that_never_reads_is_given_up(clockwork: Clockwork) -> No
         assert await rig.arrive(1) == [FRAME]
 
 
+async def test_a_receiver_is_given_up_in_another_context_as_well(clockwork: Clockwork) -> None:
+    """A link that moves while its sender waits goes on looking after it."""
+    other = Clockwork()
+    with rig_of(clockwork, 4, waits=True) as rig:
+        for frame in numbered(5):
+            rig.a.send(frame)
+        rig.link.a.drive(other.io)
+        async with asyncio.timeout(LIMIT_S):
+            while not rig.a.send(FRAME):
+                await asyncio.sleep(0)
+    other.close()
+
+
 # ---- life ------------------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +179,39 @@ async def test_large_segments_are_cut_before_a_lossy_link(clockwork: Clockwork) 
     assert [each[54:] for each in found] == [
         payload[n : n + 1024] for n in range(0, 10240, 1024) if n // 1024 not in (3, 7)
     ]
+    link.close()
+    a.close()
+    b.close()
+
+
+async def test_no_damage_hides_behind_an_offload(clockwork: Clockwork) -> None:
+    """A frame whose checksum is left to its receiver arrives as it was sent, at the moment of a change as well."""
+    payload = bytes(1000)
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 1028, 1, 0, 64, 17, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
+    frame = bytes([2] * 12) + b"\x08\x00" + ip + struct.pack(">HHHH", 1000, 2000, 1008, 0) + payload
+    header = struct.pack("<BBHHHHH", 1, 0, 0, 0, 34, 6, 0)
+    link, a, b = Link("x", clockwork), Box(), Box(1 << 16, takes=frozenset(("csum",)))
+    link.a.join(a)
+    link.b.join(b)
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            a.send(frame, header)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    found = []
+    for _ in range(10):
+        before = link.a_to_b.stats.corrupted
+        await link.a_to_b.impair(corrupt=1.0)
+        while link.a_to_b.stats.corrupted == before:
+            await asyncio.sleep(0)
+        await link.a_to_b.impair(corrupt=0.0)
+        found += [b.take_with_header() for _ in range(b.waiting)]
+    stop.set()
+    await asyncio.to_thread(sender.join)
+    assert all(each[1] == frame for each in found if each and each[0][0] & 1)
     link.close()
     a.close()
     b.close()
