@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, ClassVar, Generic, TypeVar
 
 from aioemu._core import lib
+from aioemu.blockdev.direct import fill, probe_alignment
 from aioemu.blockdev.imagelock import ImageLock, can_lock
 from aioemu.blockdev.newfile import ZEROES, FileCreateOptions, create_file
 from aioemu.blockdev.node import SECTOR, SIZE_LIMIT, Creator, Extent, ExtentKind, Node, Opener
@@ -26,7 +27,6 @@ from aioemu.blockdev.permissions import Permission
 from aioemu.errors import ConfigError, HostError
 
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 0x01, 0x02, 0x10  # linux/falloc.h
-ALIGNMENTS = (1, 512, 4096)  # of O_DIRECT, the first that the host takes
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENODEV, errno.ENOSYS, errno.EINVAL)
 
 
@@ -82,7 +82,7 @@ class HostFile(Node[T], Generic[T]):
         self._end = await self._call(self.probe_size)
         self.size = _whole_sectors(self._end)
         if self.options.cache.direct:
-            self.request_alignment = await self._call(_probe_alignment, self.fd)
+            self.request_alignment = await self._call(probe_alignment, self.fd)
 
     def _open_first(self) -> None:
         """On another thread, which may be done when nobody waits for it any more: `close` finds the descriptor."""
@@ -131,7 +131,7 @@ class HostFile(Node[T], Generic[T]):
                 self.options = before
                 raise
             try:
-                self.request_alignment = await self._call(_probe_alignment, fd) if options.cache.direct else 1
+                self.request_alignment = await self._call(probe_alignment, fd) if options.cache.direct else 1
                 if self._lock is not None:
                     self._lock.move_to(fd)
                 os.dup2(fd, self.fd, inheritable=False)
@@ -180,7 +180,12 @@ class HostFile(Node[T], Generic[T]):
         self._check_writable()
         modes = [PUNCH_HOLE | KEEP_SIZE] if unmap and self.options.discard == "unmap" else []
         modes.append(ZERO_RANGE)
-        if not await self._allocate(modes, offset, size):
+        done = await self._allocate(modes, offset, size)
+        if not done and offset + size <= self._end:  # what is not known of one is known of two
+            done = await self._allocate([PUNCH_HOLE | KEEP_SIZE], offset, size) and await self._allocate(
+                [0], offset, size
+            )
+        if not done:
             for at in range(offset, offset + size, len(ZEROES)):
                 await self.write(at, memoryview(ZEROES)[: min(len(ZEROES), offset + size - at)])
         if offset + size > self._end:
@@ -297,7 +302,7 @@ class HostFile(Node[T], Generic[T]):
         if start == end:
             return b""
         with mmap.mmap(-1, end - start) as block:
-            got = _fill(self.fd, block, start)
+            got = fill(self.fd, block, start)
             if start + got < min(offset + size, self._end):
                 raise OSError(errno.EIO, "the file has become shorter")
             return block[offset - start : offset - start + size]
@@ -308,7 +313,7 @@ class HostFile(Node[T], Generic[T]):
             return
         with mmap.mmap(-1, end - start) as block:
             if start != offset or end != offset + len(data):
-                _fill(self.fd, block, start)
+                fill(self.fd, block, start)
             block[offset - start : offset - start + len(data)] = data
             with memoryview(block) as whole:
                 self._write(start, whole[: end - start])
@@ -373,27 +378,3 @@ class FileNode(HostFile[FileOptions]):
 
 def _whole_sectors(size: int) -> int:
     return -(-size // SECTOR) * SECTOR
-
-
-def _fill(fd: int, block: mmap.mmap, offset: int) -> int:
-    """Read whole blocks until the file ends; how much there was."""
-    got = 0
-    with memoryview(block) as whole:
-        while got < len(whole):
-            count = os.preadv(fd, [whole[got:]], offset + got)
-            got += count
-            if count == 0 or count % 512:
-                break
-    return got
-
-
-def _probe_alignment(fd: int) -> int:
-    """What O_DIRECT asks of offsets, lengths and memory."""
-    with mmap.mmap(-1, 2 * ALIGNMENTS[-1]) as block, memoryview(block) as whole:
-        for alignment in ALIGNMENTS:
-            try:
-                os.preadv(fd, [whole[alignment : 2 * alignment]], 0)
-            except OSError:
-                continue
-            return alignment
-    return ALIGNMENTS[-1]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from array import array
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -57,7 +58,7 @@ class Allocator:
         """Begin with a file of this size."""
         bits = self._image.layout.bits
         self._fresh = file_size + self._image.layout.mask >> bits
-        self._used_end = file_size
+        self._used_end = self._fresh << bits  # others write only the first part of a cluster, and this has the rest
 
     # ---- taking ------------------------------------------------------------------------------------------------------
 
@@ -160,16 +161,21 @@ class Allocator:
         self._fresh = max(self._fresh, end)
         self._used_end = max(self._used_end, end << self._image.layout.bits)
 
+    def note_written(self, end: int) -> None:
+        """The file is in use up to (end): `trim` leaves that."""
+        self._used_end = max(self._used_end, end)
+
     async def clear(self, taken: Taken) -> None:
         """Make taken clusters read as zeros, which costs nothing where the file never reached."""
         bits = self._image.layout.bits
         if not taken.fresh:
-            await self._image.store.write_zeroes(taken.first << bits, taken.clusters << bits)
+            await self._image.store.write_zeroes(taken.first << bits, taken.clusters << bits, unmap=True)
         await self.reach(taken.first + taken.clusters << bits)
 
     async def reach(self, end: int) -> None:
         """Have the file at least (end) bytes long."""
         store = self._image.store
+        self.note_written(end)
         while store.size < end:
             async with self._growing:
                 if store.size >= end:
@@ -216,7 +222,7 @@ class Allocator:
             count = min(each.count, width.per_block - start)
             number = each.first // width.per_block
             block = await self._block(number, committing=True)
-            values = [width.get(block, at) for at in range(start, start + count)] if block is not None else [0]
+            values = width.values(block, start, count) if block is not None else [0]
             if not all(values):
                 each.count = 0
                 await image.corrupt(
@@ -227,14 +233,17 @@ class Allocator:
                 block = await self._block(number, committing=True)
             if block is None:
                 continue
-            for at, value in enumerate(values, start):
-                width.put(block, at, value - 1)
+            if values.count(1) == count:
+                width.fill(block, start, count, 0)
+            else:
+                for at, value in enumerate(values, start):
+                    width.put(block, at, value - 1)
             if 1 in values:
                 self._hint = min(self._hint, each.first + values.index(1))
             each.first += count
             each.count -= count
 
-    async def _discard_last(self, first: int, counts: list[int]) -> None:
+    async def _discard_last(self, first: int, counts: Sequence[int]) -> None:
         """Tell the host of clusters that lose their last reference; before anybody can take them again."""
         bits = self._image.layout.bits
         at = 0

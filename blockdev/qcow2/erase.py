@@ -7,6 +7,7 @@ With an external raw data file, zeros are written there as well: it must read al
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from aioemu.blockdev.qcow2.entries import (
     COPIED,
     OFFSET_MASK,
     ZERO_BIT,
+    run_length,
 )
 from aioemu.blockdev.qcow2.header import AUTOCLEAR_RAW_DATA
 from aioemu.blockdev.qcow2.write import release_entry
@@ -24,6 +26,10 @@ from aioemu.blockdev.qcow2.write import release_entry
 if TYPE_CHECKING:
     from aioemu.blockdev.qcow2.image import Image
     from aioemu.blockdev.qcow2.tables import Table
+
+
+STEPS_A_TURN = 512  # runs of entries that are changed before others have their turn
+Change = Callable[[tuple[int, int]], tuple[int, int]]  # the old entry and its bitmap to the new ones
 
 
 class Eraser:
@@ -64,9 +70,7 @@ class Eraser:
         """Whole clusters [start, end) become unallocated: beyond the end of a disk that shrinks."""
         await self._each_table(start, end, False, lambda entry: (0, 0), False)
 
-    async def _each_table(
-        self, start: int, end: int, backed: bool, change: Callable[[tuple[int, int]], tuple[int, int]], make: bool
-    ) -> None:
+    async def _each_table(self, start: int, end: int, backed: bool, change: Change, make: bool) -> None:
         """Run (change) over the entries of every cluster; tables that do not exist are made only if (make)."""
         image, layout = self._image, self._image.layout
         while start < end:
@@ -74,26 +78,45 @@ class Eraser:
             stop = min(end, number + 1 << layout.span_bits)
             if make or image.l1.entries[number] & OFFSET_MASK:
                 table = await image.l2_for_change(number)
-                self._change(table, layout.index(start), layout.index(stop - 1) + 1, change)
+                first = layout.index(start)
+                each = self._change_pairs if layout.extended else self._change_runs
+                stop = start + (each(table, first, layout.index(stop - 1) + 1, change) - first << layout.bits)
                 self._changed(start, stop - start)
-                await asyncio.sleep(0)  # a table can be thousands of entries: others have their turn
+                await asyncio.sleep(0)  # others have their turn
             start = stop
 
-    def _change(self, table: Table, first: int, end: int, change: Callable[[tuple[int, int]], tuple[int, int]]) -> None:
-        """Change entries of one table, and let go of what the old ones named and the new ones do not."""
-        extended = self._image.layout.extended
+    def _change_runs(self, table: Table, at: int, end: int, change: Change) -> int:
+        """Change standard entries, many alike at once, and let go of what they named; where the turn ended."""
+        image, layout = self._image, self._image.layout
         entries = table.entries
-        for at in range(first, end):
-            old = (entries[2 * at], entries[2 * at + 1]) if extended else (entries[at], 0)
+        for _ in range(STEPS_A_TURN):
+            if at == end:
+                break
+            old = entries[at]
+            new, _ = change((old, 0))
+            placed = bool(old & OFFSET_MASK)
+            count = 1 if old & COMPRESSED_BIT else run_length(entries, at, end, layout.cluster if placed else 0)
+            if new != old:
+                if placed and not new & OFFSET_MASK:
+                    release_entry(image, old, by_guest=True, count=count)
+                step = layout.cluster if new & OFFSET_MASK else 0
+                table.put_run(at, range(new, new + count * step, step) if step else array("Q", (new,)) * count)
+            at += count
+        return at
+
+    def _change_pairs(self, table: Table, at: int, end: int, change: Change) -> int:
+        """The same for extended entries, one by one."""
+        entries = table.entries
+        end = min(end, at + STEPS_A_TURN)
+        for each in range(at, end):
+            old = (entries[2 * each], entries[2 * each + 1])
             new = change(old)
             if new == old:
                 continue
             if old[0] and old[0] & ~(COPIED | ZERO_BIT) != new[0] & ~(COPIED | ZERO_BIT):
                 release_entry(self._image, old[0], by_guest=True)
-            if extended:
-                table.put_run(2 * at, new)
-            else:
-                table.put(at, new[0])
+            table.put_run(2 * each, new)
+        return end
 
     def _zeroed(self, old: tuple[int, int], unmap: bool, backed: bool) -> tuple[int, int]:
         """The entry of a cluster that shall read as zeros."""

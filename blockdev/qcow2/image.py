@@ -310,3 +310,4 @@ class Image:
             await self.corrupt(f"Preventing invalid write on metadata at {host:#x}", (host, length))
         if host + length > self.store.size and not await self.allocator.count(end - 1):
             await self.corrupt(f"data cluster {end - 1 << bits:#x} is not allocated")
+        self.allocator.note_written(host + length)

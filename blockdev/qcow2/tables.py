@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 SECTOR: Final = 512  # the unit of metadata writes: what a disk never tears
@@ -147,8 +147,22 @@ class RefcountWidth:
         if self.order >= 3:
             block.put_run(index, array(self.code, (value,)) * count)
             return
-        for each in range(index, index + count):
+        end = index + count
+        whole = range(index + self._inside >> self._shift, end >> self._shift)  # bytes
+        if len(whole) > 1:
+            byte = sum(value << (at << self.order) for at in range(self._inside + 1))
+            block.put_run(whole.start, array("B", (byte,)) * len(whole))
+            parts = [*range(index, whole.start << self._shift), *range(whole.stop << self._shift, end)]
+        else:
+            parts = [*range(index, end)]
+        for each in parts:
             self.put(block, each, value)
+
+    def values(self, block: Table, index: int, count: int) -> Sequence[int]:
+        """(count) counts from (index) on."""
+        if self.order >= 3:
+            return block.entries[index : index + count]
+        return [self.get(block, at) for at in range(index, index + count)]
 
     def first_free(self, block: Table, start: int) -> int | None:
         """The first index from (start) on whose count is zero."""
@@ -170,6 +184,8 @@ class RefcountWidth:
     def free_run(self, block: Table, start: int, most: int) -> int:
         """How many counts from (start) on are zero, up to (most)."""
         end = min(start + most, self.per_block)
+        if self.order >= 3 and not any(block.entries[start:end]):
+            return end - start
         at = start
         while at < end and not self.get(block, at):
             at += 1

@@ -239,8 +239,8 @@ class Writer:
         return (bitmap | bits) & ~(bits << SUBCLUSTERS)
 
 
-def release_entry(image: Image, entry: int, by_guest: bool = False) -> None:
-    """One reference less to what an L2 entry names, compressed or not."""
+def release_entry(image: Image, entry: int, by_guest: bool = False, count: int = 1) -> None:
+    """One reference less to what an L2 entry names, compressed or not, or (count) of them, cluster after cluster."""
     layout = image.layout
     if layout.external:
         return
@@ -249,4 +249,4 @@ def release_entry(image: Image, entry: int, by_guest: bool = False) -> None:
         first = offset >> layout.bits
         image.allocator.release(first, (offset + length - 1 >> layout.bits) - first + 1, by_guest)
     elif entry & OFFSET_MASK:
-        image.allocator.release((entry & OFFSET_MASK) >> layout.bits, 1, by_guest)
+        image.allocator.release((entry & OFFSET_MASK) >> layout.bits, count, by_guest)

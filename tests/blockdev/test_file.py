@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -65,6 +66,19 @@ async def test_growing_cuts_nothing_off(node: FileNode, path: Path) -> None:
     assert path.read_bytes()[4 * SIZE :] == b"new"
     await node.grow(8 * SIZE)
     assert node.size == path.stat().st_size == 8 * SIZE
+
+
+async def test_zeroes_where_the_host_cannot_make_them_in_place() -> None:
+    """On a file system in memory a range is let go of and taken again: it reads as zeros, and its space stays taken."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="aioemu-test-") as file:
+        file.write(b"x" * SIZE)
+        file.flush()
+        node = await opened(Path(file.name))
+        before = await node.allocated_bytes()
+        await node.write_zeroes(4096, SIZE // 2)
+        assert await node.read(0, SIZE) == b"x" * 4096 + bytes(SIZE // 2) + b"x" * (SIZE // 2 - 4096)
+        assert await node.allocated_bytes() == before
+        await node.close()
 
 
 async def test_one_extent_covers_the_file(node: FileNode) -> None:

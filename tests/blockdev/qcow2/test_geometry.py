@@ -247,9 +247,10 @@ class Life:
 
     async def snapshot(self) -> None:
         """qemu-img takes one, or lets one go."""
-        if self.geometry.external or self.geometry.options.get("refcount_bits") == "1":  # which counts to one
+        highest = (1 << int(self.geometry.options.get("refcount_bits", 16))) - 1
+        if self.geometry.external or highest == 1:
             return
-        if self.snapshots and self.chooser.random() < 0.5:
+        if len(self.snapshots) == highest - 1 or (self.snapshots and self.chooser.random() < 0.5):
             name = self.chooser.choice(sorted(self.snapshots))
             run("qemu-img", "snapshot", "-d", name, self.path)
             del self.snapshots[name]

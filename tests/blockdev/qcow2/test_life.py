@@ -101,6 +101,18 @@ async def test_many_at_once(tmp_path: Path) -> None:
     assert contents(path) == truth
 
 
+@pytest.mark.parametrize("at", [512, 2048, 8192, 16 * KIB - 512])
+async def test_the_rest_of_the_last_cluster(tmp_path: Path, at: int) -> None:
+    """A file that ends within a cluster is made longer by what is written there, and stays so when it is closed."""
+    path = make(tmp_path / "disk.qcow2", MIB, "extended_l2=on,cluster_size=16k")
+    fill(path, "write -P 1 0 512")
+    assert path.stat().st_size % (16 * KIB)
+    async with opened(path) as node:
+        await node.write(at, b"2" * 512)
+    check(path)
+    assert contents(path) == (b"\x01" * 512).ljust(at, b"\0") + b"2" * 512 + bytes(MIB - at - 512)
+
+
 @pytest.mark.parametrize("options", ["cluster_size=512,refcount_bits=64", "cluster_size=512,refcount_bits=1"])
 async def test_small_caches_and_tables_that_grow(tmp_path: Path, options: str) -> None:
     """A few KiB of cache are enough, dirty tables are never dropped, and the refcount table moves when it is full."""
