@@ -7,6 +7,7 @@ end the process with 128 + the signal's number. The terminal is given back on ev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
@@ -132,7 +133,8 @@ class Life:
         now = asyncio.get_running_loop().time()
         if self._signal is None:
             self._signal, self._signal_time = number, now
-            print(f"aioemu: terminating on signal {int(number)}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # who would read it may have gone
+                print(f"aioemu: terminating on signal {int(number)}", file=sys.stderr, flush=True)
             if self._is_set_up:
                 self._told.set()
                 return
