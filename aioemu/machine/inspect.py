@@ -71,12 +71,12 @@ def registers_text(native: Native, vcpu: int) -> str:
 def bus_text(regions: list[Region], memory: GuestMemory) -> str:
     """What is where, as `info mtree` prints it."""
     lines = []
-    for number, name in ((1, "memory"), (0, "I/O")):
-        lines.append(f"address-space: {name}")
-        rows = [(r.base, r.last, f"{r.name}") for r in regions if r.space == number]
+    for number, name, root, end in ((1, "memory", "system", (1 << 64) - 1), (0, "I/O", "io", 0xFFFF)):
+        lines += [f"address-space: {name}", f"  {0:016x}-{end:016x} (prio 0, i/o): {root}"]
+        rows = [(r.base, r.last, "i/o", r.name) for r in regions if r.space == number]
         if number:
-            rows += [(r.start, r.end - 1, "ram") for r in memory.ranges]
-        lines += [f"  {first:016x}-{last:016x} (prio 0, i/o): {text}" for first, last, text in sorted(rows)]
+            rows += [(r.start, r.end - 1, "ram", "pc.ram") for r in memory.ranges]
+        lines += [f"    {first:016x}-{last:016x} (prio 0, {kind}): {text}" for first, last, kind, text in sorted(rows)]
         lines.append("")
     return "\n".join(lines)
 

@@ -72,6 +72,14 @@ class Patience:
         self._pass = 0 if hit else min(PASS_MAX, 2 * self._pass + 1)
 
 
+def _segment_flags(segment: Any) -> int:
+    """A segment's attributes where its descriptor has them (SDM vol. 3A 3.4.5): the upper half, without the base."""
+    access = segment.type << 8 | segment.s << 12 | segment.dpl << 13 | segment.present << 15
+    high = segment.avl << 20 | segment.l << 21 | segment.db << 22 | segment.g << 23
+    limit = segment.limit >> (12 if segment.g else 0)
+    return int(access | high | limit & 0xF0000)
+
+
 class Native:
     """Owns one core machine; must be made, used and closed on one loop's thread."""
 
@@ -160,6 +168,9 @@ class Native:
             segment = getattr(state, name)
             values[name] = int(segment.selector)
             values[f"{name}.base"] = int(segment.base)
+            values[f"{name}.limit"] = int(segment.limit)
+            values[f"{name}.flags"] = _segment_flags(segment)
+        values["gdt.limit"], values["idt.limit"] = int(state.gdt_limit), int(state.idt_limit)
         values["gdt"], values["idt"], values["halted"] = int(state.gdt_base), int(state.idt_base), int(state.halted)
         return values
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aioemu.machine.native import Native
     from aioemu.machine.nics import Nics
     from aioemu.machine.onboard import OnBoard
+    from aioemu.machine.paging import Walk
     from aioemu.machine.site import Site
     from aioemu.memory.guest import GuestMemory
     from aioemu.netdev.user import UserNetdev
@@ -106,6 +107,12 @@ class Views:
     def registers(self, vcpu: int) -> str:
         """A vCPU's registers as text; while it stands still."""
         return inspect.registers_text(self.native, vcpu)
+
+    def page_walk(self, vcpu: int) -> Walk:
+        """What a vCPU's page tables map; while it stands still."""
+        from aioemu.machine.paging import Walk  # few ask
+
+        return Walk(self.memory.read, self.native.registers(vcpu))
 
     def qtree(self) -> str:
         """Every device, by the bus it is on, as text."""

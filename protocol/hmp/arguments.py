@@ -18,6 +18,9 @@ _LEVELS = (("+", "-", "|", "^"), ("*", "/", "%", "&"))  # loosest first, as the 
 _FORMAT = re.compile(r"\s*/(\d*)([xduoci]?)([bhwg]?)([xduoci]?)(?=\s|$)")
 
 
+NAMED = ("filename", "block device name")  # kinds of words that a message calls by their name
+
+
 class UsageError(Exception):
     """A line that does not fit its command."""
 
@@ -43,8 +46,11 @@ def read(command: str, line: str, parameters: tuple[Parameter, ...]) -> dict[str
             line = line[match.end() :] if match else line
         elif not line.strip():
             if not parameter.optional:
+                if parameter.kind == "switch":
+                    raise UsageError("Expected 'on' or 'off'")
+                kind = parameter.kind if parameter.kind in NAMED else "string"
                 raise UsageError(
-                    "unexpected end of expression" if parameter.kind == "number" else f"{command}: string expected"
+                    "unexpected end of expression" if parameter.kind == "number" else f"{command}: {kind} expected"
                 )
             values[parameter.name] = None
         else:

@@ -13,7 +13,7 @@ from aioemu.config.grammar import Options
 from aioemu.devices.scancodes import key_numbers
 from aioemu.errors import MonitorError
 from aioemu.protocol.framing import encode
-from aioemu.protocol.hmp import network, usernet
+from aioemu.protocol.hmp import absent, dumping, network, usernet
 from aioemu.protocol.hmp.block import COMMANDS as BLOCK_COMMANDS
 from aioemu.protocol.hmp.memory import dump, number
 from aioemu.protocol.hmp.table import HmpCommand, Run, find, parameters
@@ -39,6 +39,8 @@ async def _help(interpreter: Interpreter, values: Values) -> str:
     words = (values["name"] or "").split()
     if not words:
         return "".join(each.line for each in interpreter.commands)
+    if words == ["info"]:
+        return await _info(interpreter, {})
     known = interpreter.info if words[0] == "info" and len(words) > 1 else interpreter.commands
     command = find(known, words[-1])
     if command is None:
@@ -166,6 +168,26 @@ _FORMATTED = parameters("format:format", "address:number")
 
 COMMANDS: tuple[HmpCommand, ...] = (
     *BLOCK_COMMANDS,
+    *absent.COMMANDS,
+    *dumping.COMMANDS,
+    HmpCommand(
+        "announce_self",
+        "[interfaces] [id]",
+        "Trigger GARP/RARP announcements",
+        _silent(
+            "announce-self",
+            lambda values: {
+                "initial": 50,
+                "max": 550,
+                "rounds": 5,
+                "step": 100,
+                "id": values["id"],
+                "interfaces": values["interfaces"].split(",") if values["interfaces"] else None,
+            },
+        ),
+        parameters("interfaces?", "id?"),
+        ("announce-self",),
+    ),
     HmpCommand(
         "balloon",
         "target",
@@ -273,7 +295,7 @@ COMMANDS: tuple[HmpCommand, ...] = (
         "filename [-f format] [device [head]]",
         "save screen from head 'head' of display device 'device' in the image format 'format' (ppm or png)",
         _silent("screendump", lambda values: {key: each for key, each in values.items() if each is not None}),
-        parameters("filename", "device?", "head:number?"),
+        parameters("filename:filename", "device?", "head:number?"),
         ("screendump",),
     ),
     HmpCommand(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aioemu.protocol.hmp import network, usernet
+from aioemu.protocol.hmp import network, paging, usernet
 from aioemu.protocol.hmp.block import block, blockstats
 from aioemu.protocol.hmp.table import HmpCommand, Run, parameters
 from aioemu.protocol.qom import root_of
@@ -125,6 +125,54 @@ def _report(name: str) -> Run:
     return run
 
 
+def _told(text: str) -> Run:
+    """A report about what there never is here."""
+
+    async def run(interpreter: Interpreter, values: Values) -> str:
+        return text
+
+    return run
+
+
+async def _block_jobs(interpreter: Interpreter, values: Values) -> str:
+    jobs = await interpreter.qmp("query-jobs")
+    lines = [
+        f"{each.id}: {each.type.value}, {each.status.value}, {each.current_progress} of {each.total_progress}\n"
+        for each in jobs
+    ]
+    return "".join(lines) or "No active jobs\n"
+
+
+async def _dump(interpreter: Interpreter, values: Values) -> str:
+    info = await interpreter.qmp("query-dump")
+    done = (
+        f"Finished: {100 * info.completed / info.total:.2f} %\n" if info.status.value == "active" and info.total else ""
+    )
+    return f"Status: {info.status.value}\n{done}"
+
+
+async def _memory_devices(interpreter: Interpreter, values: Values) -> str:
+    return "".join(f"{each}\n" for each in await interpreter.qmp("query-memory-devices"))
+
+
+def _fixed_reports() -> tuple[HmpCommand, ...]:
+    """What people and tools ask for, with what is true of every machine here."""
+    return (
+        HmpCommand(
+            "block-jobs", "", "show progress of ongoing block device operations", _block_jobs, qmp=("query-jobs",)
+        ),
+        HmpCommand("dump", "", "Display the latest dump status", _dump, qmp=("query-dump",)),
+        HmpCommand("memory-devices", "", "show memory devices", _memory_devices, qmp=("query-memory-devices",)),
+        HmpCommand("mice", "", "show which guest mouse is receiving events", _told("No mouse devices connected\n")),
+        HmpCommand("numa", "", "show NUMA information", _told("0 nodes\n")),
+        HmpCommand("snapshots", "", "show the currently saved VM snapshots", _told(NO_SNAPSHOTS)),
+        HmpCommand("tpm", "", "show the TPM device", _told("")),
+        HmpCommand("vnc", "", "show the vnc server status", _told("None\n")),
+    )
+
+
+NO_SNAPSHOTS = "no block device can store vmstate for snapshot\n"
+
 INFO: tuple[HmpCommand, ...] = (
     HmpCommand(
         "block",
@@ -173,6 +221,8 @@ INFO: tuple[HmpCommand, ...] = (
     HmpCommand("status", "", "show the current VM status (running|paused)", _status, qmp=("query-status",)),
     network.INFO,
     usernet.INFO,
+    *paging.INFO,
+    *_fixed_reports(),
     HmpCommand("uuid", "", "show the current VM UUID", _uuid, qmp=("query-uuid",)),
     HmpCommand("version", "", "show the version", _version, qmp=("query-version",)),
 )

@@ -26,8 +26,8 @@ class Interpreter:
         self.machine = monitor.hub.machine
         self.cpu = 0
         self.history: list[str] = []
-        self.commands = [each for each in COMMANDS if self._works(each)]
-        self.info = [each for each in INFO if self._works(each)]
+        self.commands = sorted((each for each in COMMANDS if self._works(each)), key=lambda each: each.names)
+        self.info = sorted((each for each in INFO if self._works(each)), key=lambda each: each.names)
 
     async def run(self, line: str) -> str:
         """What the command in (line) prints."""

@@ -37,9 +37,7 @@ def _back_end(back_end: BackEnd) -> str:
 
 
 async def _set_link(interpreter: Interpreter, values: Values) -> str:
-    if values["state"] not in ("on", "off"):
-        raise MonitorError("Parameter 'up' expects 'on' or 'off'")
-    await interpreter.qmp("set_link", {"name": values["name"], "up": values["state"] == "on"})
+    await interpreter.qmp("set_link", values)
     return ""
 
 
@@ -67,7 +65,7 @@ COMMANDS = (
         "name on|off",
         "change the link status of a network adapter",
         _set_link,
-        parameters("name", "state"),
+        parameters("name", "up:switch"),
         ("set_link",),
     ),
     HmpCommand(

@@ -235,7 +235,7 @@ async def test_types_are_those_that_can_be_made(rig: Rig) -> None:
     from aioemu.devices.catalog import DEVICES
 
     models = await rig.hub.execute("qom-list-types", {"implements": "device"})
-    assert {each["name"] for each in models} == {each.name for each in DEVICES}
+    assert {each["name"] for each in models} >= {each.name for each in DEVICES}
     for each in DEVICES:
         listed = await rig.hub.execute("device-list-properties", {"typename": each.name})
         assert [one["name"].replace("-", "_") for one in listed] == list(each.properties.__dataclass_fields__)
