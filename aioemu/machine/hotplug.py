@@ -118,7 +118,8 @@ class HotPlug:
             self._drop(name)
             port.express.announce()
 
-        if not port.express.ask_to_remove(released, lambda: self._tell_of(name, REFUSED)):
+        now_ns = self._site.timers.now_ns()
+        if not port.express.ask_to_remove(released, lambda: self._tell_of(name, REFUSED), now_ns):
             raise EmuError(f"Device {name} is already in the process of unplug")
 
     def _drop(self, name: str) -> None:

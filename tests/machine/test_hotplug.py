@@ -73,6 +73,30 @@ async def test_device_comes_and_the_guest_is_told(bench: Bench) -> None:
     assert {each["name"] for each in await bench.hub.execute("qom-list", {"path": "/machine/peripheral"})} >= {"p0"}
 
 
+async def test_a_silent_guest_is_asked_again_after_five_seconds(bench: Bench) -> None:
+    """Who was not answered may press the button again; not while the guest is at it, and one that left is told once."""
+    await bench.hub.execute("device_add", ADD)
+    bench.write(SLTCTL, EVENTS_ON | ON)
+    clock = bench.machine.clock
+    clock.own()
+    start = clock.now_ns()
+    await bench.hub.execute("device_del", {"id": "p0"})
+    bench.write(SLTSTA, PRESSED)
+    clock.advance(start + 4_999_999_999)
+    with pytest.raises(MonitorError, match="Device p0 is already in the process of unplug"):
+        await bench.hub.execute("device_del", {"id": "p0"})
+
+    clock.advance(start + 5_000_000_000)
+    await bench.hub.execute("device_del", {"id": "p0"})
+    assert bench.read(SLTSTA) & PRESSED
+    bench.write(SLTCTL, EVENTS_ON | BLINKING)
+    clock.advance(start + 20_000_000_000)
+    with pytest.raises(MonitorError, match="Hot-unplug failed: guest is busy"):
+        await bench.hub.execute("device_del", {"id": "p0"})
+    bench.write(SLTCTL, EVENTS_ON | OFF)
+    assert bench.events == [("DEVICE_DELETED", "p0")]
+
+
 async def test_device_goes_when_the_guest_lets_it(bench: Bench) -> None:
     """The button is pressed, the indicator blinks, goes off, and only then the device is gone; its id is free again."""
     await bench.hub.execute("device_add", ADD)

@@ -14,6 +14,7 @@ from aioemu.bus.registers import bit, field
 from aioemu.bus.state import Flag
 from aioemu.bus.wires import Trigger, no_trigger
 from aioemu.devices.pci.capabilities import ROOT_PORT, Express, SlotStatus
+from aioemu.errors import EmuError
 
 BUTTON, INDICATOR, HOT_PLUG, NO_COMMAND_EVENTS = bit(0), bit(4), bit(6), bit(18)  # slot capabilities
 LINK_REPORTS = bit(20)  # link capabilities
@@ -22,6 +23,7 @@ PRESSED, PRESENCE_CHANGED, LINK_CHANGED = bit(0), bit(3), bit(8)  # slot status
 INTERRUPTS, LINK_ENABLE = bit(5), bit(12)  # slot control; its bits 0 to 4 enable the events of those bits
 POWER_INDICATOR = field(9, 8)
 ON, BLINKING, OFF = 1, 2, 3
+PATIENCE_NS = 5_000_000_000  # in which a guest that has a driver takes notice of the button
 
 Signal = Callable[[bool], None]
 
@@ -42,6 +44,7 @@ class HotSlot(Express):
         }
         self.removing = False  # the button was pressed for the device in the slot
         self.blinked = False  # and the guest has taken notice
+        self.asked_ns = 0  # when the button was pressed last
         self.signal: Signal = _nobody
         self.released: Trigger = no_trigger  # the guest let go of the device
         self.refused: Trigger = no_trigger  # it keeps it
@@ -67,12 +70,15 @@ class HotSlot(Express):
         self.set_bits("slot_status", PRESENCE_CHANGED | LINK_CHANGED)
         self._drive()
 
-    def ask_to_remove(self, released: Trigger, refused: Trigger) -> bool:
-        """Press the attention button; one of both is called, or none if the guest never answers. False when that is
-        under way already: the button would take the first one back."""
-        if self.removing:
+    def ask_to_remove(self, released: Trigger, refused: Trigger, now_ns: int = 0) -> bool:
+        """Press the attention button; one of both is called, or none if the guest never answers. False when that was
+        done less than five seconds ago: the button would take the first one back. EmuError while the guest is at it.
+        """
+        if self.removing and now_ns < self.asked_ns + PATIENCE_NS:
             return False
-        self.released, self.refused = released, refused
+        if POWER_INDICATOR.of(self.slot_control) == BLINKING:
+            raise EmuError("Hot-unplug failed: guest is busy (power indicator blinking)")
+        self.released, self.refused, self.asked_ns = released, refused, now_ns
         if POWER_INDICATOR.of(self.slot_control) == OFF:  # the guest let go of it before
             self.released()
             return True
