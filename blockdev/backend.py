@@ -41,6 +41,7 @@ class Backend:
         self.edge: Edge | None = None
         self.on_changed: Callable[[int, int], None] = _nothing  # extents told earlier are void (start, length)
         self.on_resized: Callable[[int], None] = _nothing
+        self.tells_status = False  # the device stops the machine at some errors
         self.io_status = "ok"  # or "nospace", "failed": of the last error that stopped the machine
         self.group: ThrottleGroup | None = None  # of the drive itself
         self.on_limits: Callable[[], None] = _nothing  # `throttles` has others now
@@ -73,6 +74,7 @@ class Backend:
     def detach(self) -> None:
         """The device is gone: what it told of itself is forgotten."""
         self.device = None
+        self.tells_status = False
         self.on_changed = self.on_resized = self.on_limits = _nothing
         if self.edge is not None:
             self.graph.permit(self.edge, Permission.NONE, Permission.ALL)

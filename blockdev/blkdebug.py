@@ -22,7 +22,13 @@ from aioemu.config.inifile import Group, read_groups
 from aioemu.errors import ConfigError, HostError
 
 READ, WRITE, ZEROES, DISCARD, FLUSH = IOTYPES = ("read", "write", "write-zeroes", "discard", "flush")
-EVENTS = ("none", "read_aio", "write_aio", "cor_write", "flush_to_disk")  # of QAPI's BlkdebugEvent, those that happen
+EVENTS = (  # of QAPI's BlkdebugEvent, those that happen: here, in raw and copy-on-read, in qcow2
+    *("none", "pwritev", "pwritev_zero", "pwritev_done", "flush_to_os", "flush_to_disk"),
+    *("read_aio", "write_aio", "cor_write"),
+    *("read_backing_aio", "read_compressed", "cow_read", "cow_write", "cluster_alloc", "reftable_load"),
+    *("l1_update", "l2_load", "l2_update", "refblock_load", "refblock_update_part", "refblock_alloc_hookup"),
+    *("refblock_alloc_write_blocks", "refblock_alloc_write_table", "refblock_alloc_switch_table"),
+)
 MS = 1000
 
 
@@ -135,20 +141,25 @@ class BlkdebugNode(Node[BlkdebugOptions]):
         return await self.file.read(offset, size)
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        self.debug_event("pwritev")
         await self._check(WRITE, offset, len(data))
         await self.file.write(offset, data)
+        self.debug_event("pwritev_done")
         if self.file.size > self.size:
             self._set_size(self.file.size)
 
     async def write_zeroes(self, offset: int, size: int, *, unmap: bool = False) -> None:
+        self.debug_event("pwritev_zero")
         await self._check(ZEROES, offset, size)
         await self.file.write_zeroes(offset, size, unmap=unmap)
+        self.debug_event("pwritev_done")
 
     async def discard(self, offset: int, size: int) -> None:
         await self._check(DISCARD, offset, size)
         await self.file.discard(offset, size)
 
     async def flush(self) -> None:
+        self.debug_event("flush_to_os")
         self.debug_event("flush_to_disk")
         await self._check(FLUSH, 0, 0)
         await self.file.flush()

@@ -76,6 +76,7 @@ class Engine:
         backend.on_changed = self._changed
         backend.on_limits = self._limit
         backend.figures = self._figures
+        backend.tells_status = shape.werror in ("enospc", "stop") or shape.rerror == "stop"
         self.refresh()
 
     # ---- for the device ----------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ def watch_disk(kit: Kit, name: str, disk: VirtioBlk) -> None:
 
     def failed(error: DiskError) -> None:
         backend = disk.backend
+        known = {"nospace": error.errno == errno.ENOSPC} if backend.tells_status else {}
         kit.log.event(
             "BLOCK_IO_ERROR",
             node_name=backend.node.name if backend.edge is not None else "",
@@ -57,8 +58,8 @@ def watch_disk(kit: Kit, name: str, disk: VirtioBlk) -> None:
             device=backend.name,
             operation="write" if error.is_write else "read",
             action=error.action,
-            nospace=error.errno == errno.ENOSPC,
             reason=os.strerror(error.errno),
+            **known,
         )
         if error.action == "stop":
             kit.wishes.io_error()

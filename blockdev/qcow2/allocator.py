@@ -65,6 +65,7 @@ class Allocator:
     async def take(self, most: int) -> Taken:
         """Up to (most) free clusters in a row, counted once from now on."""
         image, width = self._image, self._image.width
+        image.store.debug_event("cluster_alloc")
         while True:
             await image.block_cache.make_room()
             hint = self._hint
@@ -107,6 +108,7 @@ class Allocator:
         block = image.block_cache.peek(entries[number] & BLOCK_MASK)
         if block is None or width.get(block, at) or image.is_metadata(cluster, 1):
             return None
+        image.store.debug_event("cluster_alloc")
         width.put(block, at, 1)
         self._hint = cluster + 1
         self._note_used(cluster + 1)

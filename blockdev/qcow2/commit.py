@@ -18,6 +18,8 @@ from aioemu.blockdev.qcow2.tables import Table, Writeback, encode
 if TYPE_CHECKING:
     from aioemu.blockdev.qcow2.image import Image
 
+EVENTS = ("refblock_update_part", "refblock_alloc_hookup", "l2_update", "l1_update")  # of blkdebug, for each step
+
 
 class Committer:
     """The one writer of an image's tables."""
@@ -67,16 +69,15 @@ class Committer:
 
     async def _write_steps(self, steps: Sequence[Sequence[Writeback]]) -> None:
         """Each step after a flush of what came before it; a last flush makes the whole durable."""
-        blocks, table, l2, l1 = steps
-        await self._write(blocks)
-        for step in (table, l2, l1):
-            if step:
+        for at, (step, event) in enumerate(zip(steps, EVENTS, strict=True)):
+            if step and at:
                 await self._barrier()
-                await self._write(step)
+            await self._write(step, event)
         await self._barrier()
 
-    async def _write(self, writes: Sequence[Writeback]) -> None:
+    async def _write(self, writes: Sequence[Writeback], event: str) -> None:
         for write in writes:
+            self._image.store.debug_event(event)
             await self._image.store.write(write.offset, write.data)
 
     async def _barrier(self) -> None:
@@ -94,13 +95,16 @@ class Committer:
         image = self._image
         for written in [*image.block_cache, *blocks]:
             if (write := written.take()) is not None:
+                image.store.debug_event("refblock_alloc_write_blocks")
                 try:
                     await image.store.write(write.offset, write.data)
                 except BaseException:
                     write.undo()
                     raise
+        image.store.debug_event("refblock_alloc_write_table")
         await image.store.write(table.offset, encode(table.entries))
         await self._barrier()
+        image.store.debug_event("refblock_alloc_switch_table")
         clusters = table.size >> image.layout.bits
         await image.put_field(refcount_table_offset=table.offset, refcount_table_clusters=clusters)
         await image.store.flush()

@@ -73,6 +73,7 @@ class Decompressor:
         image = self._image
         size = image.layout.cluster
         offset, length = image.layout.compressed(entry)
+        image.store.debug_event("read_compressed")
         data = await image.store.read(offset, length)
         try:
             if size <= INLINE_MAX:

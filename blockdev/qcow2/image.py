@@ -73,6 +73,7 @@ class Image:
         header = self.header
         self.l1 = Table.load(header.l1_offset, await self.store.read(header.l1_offset, header.l1_size * 8), "Q")
         size = header.refcount_table_clusters << header.cluster_bits
+        self.store.debug_event("reftable_load")
         self.refcount_table = Table.load(
             header.refcount_table_offset, await self.store.read(header.refcount_table_offset, size), "Q"
         )
@@ -80,9 +81,11 @@ class Image:
         self.allocator.start(self.store.size)
 
     async def _load_l2(self, offset: int) -> Table:
+        self.store.debug_event("l2_load")
         return Table.load(offset, await self.store.read(offset, self.layout.cluster), "Q")
 
     async def _load_block(self, offset: int) -> Table:
+        self.store.debug_event("refblock_load")
         return Table.load(offset, await self.store.read(offset, self.layout.cluster), self.width.code)
 
     async def _write_counts(self) -> None:

@@ -136,13 +136,14 @@ class Qcow2Node(Node[Qcow2Options]):
     async def _read_run(self, image: Image, run: Run, offset: int) -> bytes:
         """The bytes of one run."""
         if run.kind is Kind.DATA:
+            image.data.debug_event("read_aio")
             return await image.data.read(run.host, run.length)
         if run.kind is Kind.COMPRESSED:
             cluster = await self._decompressor.cluster(run.host)
             inside = offset & image.layout.mask
             return cluster[inside : inside + run.length]
-        backing = self.backing
-        if run.kind is Kind.NONE and backing is not None and offset < backing.size:
+        if run.kind is Kind.NONE and (backing := self.backing) is not None and offset < backing.size:
+            image.store.debug_event("read_backing_aio")
             return await backing.read(offset, min(run.length, backing.size - offset))
         return bytes(run.length)
 
@@ -176,8 +177,7 @@ class Qcow2Node(Node[Qcow2Options]):
             return await self._data_extent(image, run, offset)
         if run.kind is Kind.COMPRESSED:
             return Extent(offset, run.length, ExtentKind.ASK)
-        backing = self.backing
-        if run.kind is Kind.NONE and backing is not None and offset < backing.size:
+        if run.kind is Kind.NONE and (backing := self.backing) is not None and offset < backing.size:
             found = await backing.extent(offset, min(run.length, backing.size - offset))
             found = found.within(offset, min(offset + run.length, backing.size))
             kind = ExtentKind.ZERO if found.kind is ExtentKind.NONE else found.kind
@@ -283,6 +283,7 @@ class Qcow2Node(Node[Qcow2Options]):
             if run.kind is not Kind.DATA or not run.owned:
                 return 0
             await image.check_data(run.host, run.length)
+            image.data.debug_event("write_aio")
             await image.data.write(run.host, view[: run.length])
             return run.length
 

@@ -157,6 +157,7 @@ class Writer:
             taken = await image.allocator.take(length >> layout.bits)
             count, host = taken.clusters, taken.first << layout.bits
         async with self._or_back(host, count):
+            image.data.debug_event("write_aio")
             await image.data.write(host, data[: count << layout.bits])
             table = await image.l2_for_change(number)
         self._release_entries(table, layout.index(start), count)
@@ -211,6 +212,7 @@ class Writer:
             taken = await image.allocator.take(1)
             host = taken.first << layout.bits
         async with self._or_back(host, 0 if keeps else 1):
+            image.data.debug_event("write_aio" if data is not None else "cow_write")
             await image.data.write(host + low, contents)
             if high < layout.cluster:
                 await image.reach(host + layout.cluster)
@@ -227,6 +229,7 @@ class Writer:
         if data is not None and offset == start and length == size:
             return data[:length]
         visible = max(min(size, self._image.header.size - start), 0)  # a disk that grows is longer than it says
+        self._image.store.debug_event("cow_read")
         contents = bytearray(await self._read(start, visible))
         contents += bytes(size - visible)
         if data is not None:

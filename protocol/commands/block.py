@@ -86,7 +86,7 @@ async def _drive(backend: Backend) -> BlockInfo:
         removable=not attached,
         locked=False,
         inserted=inserted,
-        io_status=BlockDeviceIoStatus(backend.io_status) if attached else None,
+        io_status=BlockDeviceIoStatus(backend.io_status) if attached and backend.tells_status else None,
     )
 
 

@@ -45,7 +45,7 @@ class VirtioBlk(VirtioDevice):
         self.writeback = self._offered_cache = self._cache(backend, given)
         super().__init__(
             [given.queue_size] * queues,
-            features=self._features(given, backend.read_only, queues),
+            features=self._features(given, self.writeback, backend.read_only, queues),
             config=self._describe(given, queues),
             ring=given,
         )
@@ -107,9 +107,10 @@ class VirtioBlk(VirtioDevice):
         )
 
     @staticmethod
-    def _features(given: BlkProperties, read_only: bool, queues: int) -> int:
-        bits = SEG_MAX | GEOMETRY | BLK_SIZE | FLUSH | TOPOLOGY
+    def _features(given: BlkProperties, writeback: bool, read_only: bool, queues: int) -> int:
+        bits = SEG_MAX | GEOMETRY | BLK_SIZE | TOPOLOGY
         for wanted, feature in (
+            (writeback or given.config_wce, FLUSH),  # else every write is on the disk when it is done
             (read_only, RO),
             (given.config_wce, CONFIG_WCE),
             (queues > 1, MQ),

@@ -169,6 +169,16 @@ async def test_a_read_only_disk_is_not_written(image: Path) -> None:
         assert (await d.ask(READ, 1, room=SECTOR)) == (OK, b"\1" * SECTOR)
 
 
+@pytest.mark.parametrize(("write_cache", "config_wce"), [("on", True), ("on", False), ("off", True), ("off", False)])
+async def test_a_flush_is_offered_where_it_may_be_needed(image: Path, write_cache: str, config_wce: bool) -> None:
+    """Without a write cache, and without a way to switch one on, a driver is told that it need not flush."""
+    async with disk(image, write_cache=write_cache, config_wce=config_wce) as d:
+        assert bool(d.device.features & 1 << 9) is (write_cache == "on" or config_wce)
+        assert bool(d.device.features & 1 << 11) is config_wce
+        assert d.board.read(CONFIG + 32) & 1 == (write_cache == "on")
+        assert await d.ask(FLUSH, 0) == (OK, b"")
+
+
 async def test_a_resize_is_a_configuration_change(image: Path) -> None:
     """The driver is told of the new size and may use it at once."""
     async with disk(image) as d:
@@ -213,6 +223,24 @@ async def test_an_error_stops_and_is_tried_again(image: Path, thread: bool) -> N
         assert d.back(*failed[1:]) == (OK, b"x" * SECTOR)
         assert d.back(*other[1:]) == (OK, b"\1" * SECTOR)
         assert [e.action for e in d.errors] == ["stop"]
+
+
+@pytest.mark.parametrize(
+    ("rerror", "werror", "tells"),
+    [
+        ("report", "report", False),
+        ("ignore", "ignore", False),
+        ("stop", "report", True),
+        ("report", "stop", True),
+        ("report", "enospc", True),
+    ],
+)
+async def test_who_may_stop_has_a_status(image: Path, rerror: str, werror: str, tells: bool) -> None:
+    """io-status of query-block, and `nospace` of BLOCK_IO_ERROR, are there where an error can stop the machine."""
+    async with disk(image, rerror=rerror, werror=werror) as d:
+        assert d.device.backend.tells_status is tells
+        d.device.backend.detach()
+        assert not d.device.backend.tells_status
 
 
 async def test_a_driver_that_says_begin_before_it_has_agreed(image: Path) -> None:
