@@ -5,20 +5,21 @@ The types are those of chardevs (aioemu.config). Names are resolved in an execut
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import struct
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from msgspec.structs import replace
+
+from aioemu import listening
 from aioemu.config import FdAddress, TcpAddress, UnixAddress
 from aioemu.config.grammar import parse_bool, parse_number
-from aioemu.errors import ConfigError, HostError
+from aioemu.errors import ConfigError
+from aioemu.listening import UNIX_PATH_LIMIT, Resolved, abstract_name
 
-UNIX_PATH_BYTES = 107  # unix(7), without the final zero
 Address = UnixAddress | TcpAddress | FdAddress
-Resolved = tuple[int, Any]  # family, and the address as Python's sockets take it
 
 _KEYS = {
     "inet": ("host", "port", "to", "ipv4", "ipv6", "numeric", "keep-alive"),
@@ -65,8 +66,8 @@ def parse_address(key: str, values: Mapping[str, Any]) -> Address:
 
 def check_path(path: str) -> str:
     """Refuse what the kernel cannot carry."""
-    if not path or len(os.fsencode(path)) > UNIX_PATH_BYTES:
-        raise ConfigError(f"UNIX socket path '{path}' has to have 1 to {UNIX_PATH_BYTES} bytes", "-netdev")
+    if not path or len(os.fsencode(path)) > UNIX_PATH_LIMIT:
+        raise ConfigError(f"UNIX socket path '{path}' has to have 1 to {UNIX_PATH_LIMIT} bytes", "-netdev")
     return path
 
 
@@ -125,34 +126,9 @@ def packed(resolved: Resolved) -> bytes:
     return sockaddr(socket.inet_pton(family, name[0].partition("%")[0]), name[1])
 
 
-def unix_name(address: UnixAddress) -> bytes:
-    """A path or an abstract name; one that is not `tight` is padded with zeros to its full length."""
-    if not address.abstract:
-        return os.fsencode(address.path)
-    name = b"\0" + os.fsencode(address.path)
-    return name if address.tight else name.ljust(UNIX_PATH_BYTES + 1, b"\0")
-
-
-async def resolve(address: UnixAddress | TcpAddress, kind: int, *, passive: bool = False) -> list[Resolved]:
-    """What to connect or bind to, best first. HostError when there is no such host."""
+async def resolve(address: UnixAddress | TcpAddress, kind: int) -> list[Resolved]:
+    """What to connect or send to, best first. HostError when there is no such host."""
     if isinstance(address, UnixAddress):
-        return [(socket.AF_UNIX, unix_name(address))]
-    family = socket.AF_UNSPEC
-    if address.ipv4 is not None or address.ipv6 is not None:
-        v4, v6 = address.ipv4, address.ipv6
-        if v6 is False or (v4 and not v6):
-            family = socket.AF_INET
-        elif v4 is False or (v6 and not v4):
-            family = socket.AF_INET6
-    host = address.host or ("0.0.0.0" if passive else "127.0.0.1")  # noqa: S104 the user gave no host
-    flags = socket.AI_PASSIVE if passive else 0
-    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    try:
-        found = socket.getaddrinfo(host, address.port, family, kind, 0, flags | numeric)
-    except socket.gaierror:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(host, address.port, family=family, type=kind, flags=flags)
-        except socket.gaierror as exc:
-            raise HostError(f"address resolution failed for {host}:{address.port}: {exc.strerror}") from exc
-    return [(int(entry[0]), entry[4]) for entry in found]
+        name = abstract_name(address) if address.abstract else os.fsencode(address.path)
+        return [(socket.AF_UNIX, name)]
+    return await listening.resolve(replace(address, host=address.host or "127.0.0.1"), kind)

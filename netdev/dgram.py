@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 from aioemu.config import FdAddress, TcpAddress, UnixAddress
 from aioemu.errors import ConfigError, HostError
-from aioemu.netdev.addresses import Address, Resolved, describe, packed, parse_address, resolve
+from aioemu.listening import Resolved
+from aioemu.netdev.addresses import Address, describe, packed, parse_address, resolve
 from aioemu.netdev.registry import NetContext
 from aioemu.netdev.socketport import SocketPort
 from aioemu.netdev.stream import adopt

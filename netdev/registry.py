@@ -6,6 +6,8 @@ The machine opens back ends before its devices; a NIC's port is joined to `port`
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -57,6 +59,12 @@ class NetContext:
     chardev: Callable[[str, str], Awaitable[tuple[Any, Callable[[], None]]]] | None = None
     find_netdev: Callable[[str], Port | None] | None = None
     hubs: dict[int, Any] = field(default_factory=dict)
+
+    def leave_fd(self, name: str, fd: int) -> None:
+        """It cannot be used: it stays whoever's it is, unless it was handed over (getfd): then nobody else has it."""
+        if not name.isdigit():
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 def find_back_end(kind: str) -> Any:

@@ -8,16 +8,14 @@ and NETDEV_STREAM_DISCONNECTED.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import socket
 from dataclasses import dataclass
 from typing import Any
 
 from aioemu.config import FdAddress, UnixAddress
 from aioemu.errors import ConfigError, HostError
+from aioemu.listening import UnixListener, listen_tcp
 from aioemu.netdev.addresses import Address, as_member, describe, from_socket, parse_address, resolve
-from aioemu.netdev.listening import Listener, listen
 from aioemu.netdev.registry import NetContext
 from aioemu.netdev.socketport import SocketPort
 
@@ -46,7 +44,7 @@ class StreamNetdev:
         self._tells = tells  # clients of the monitor, of connections
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._listener: Listener | None = None
+        self._listener: UnixListener | socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -55,10 +53,12 @@ class StreamNetdev:
     async def listen(self) -> None:
         """Wait for others to connect; returns when they can."""
         if isinstance(self._address, FdAddress):
-            self._listener = Listener(adopt(self._address, self._context))
-            self._listener.socket.setblocking(False)
+            self._listener = adopt(self._address, self._context)
+            self._listener.setblocking(False)
+        elif isinstance(self._address, UnixAddress):
+            self._listener = UnixListener(self._address)
         else:
-            self._listener = await listen(self._address)
+            self._listener = await listen_tcp(self._address)
         self._accept_again()
 
     def connect(self) -> None:
@@ -84,7 +84,7 @@ class StreamNetdev:
         listener, self._listener = self._listener, None
         if listener is not None:
             if not self._loop.is_closed():
-                self._loop.remove_reader(listener.socket)
+                self._loop.remove_reader(_socket_of(listener))
             listener.close()
         self.port.close()
 
@@ -133,25 +133,29 @@ class StreamNetdev:
     def _accept_again(self) -> None:
         if self._listener is not None:
             self.summary = "listening"
-            self._loop.add_reader(self._listener.socket, self._accept)
+            self._loop.add_reader(_socket_of(self._listener), self._accept)
 
     def _accept(self) -> None:
         assert self._listener is not None
         try:
-            sock, name = self._listener.socket.accept()
+            sock, name = _socket_of(self._listener).accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as exc:
             self._context.log.warning("netdev %s: accept: %s", self._context.id, exc.strerror)
-            self._loop.remove_reader(self._listener.socket)
+            self._loop.remove_reader(_socket_of(self._listener))
             self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
             return
-        self._loop.remove_reader(self._listener.socket)
+        self._loop.remove_reader(_socket_of(self._listener))
         try:
             self.take(sock, self._address if sock.family == socket.AF_UNIX else from_socket(name))
         except OSError:
             sock.close()
             self._accept_again()
+
+
+def _socket_of(listener: UnixListener | socket.socket) -> socket.socket:
+    return listener.socket if isinstance(listener, UnixListener) else listener
 
 
 def adopt(address: FdAddress, context: NetContext) -> socket.socket:
@@ -163,9 +167,7 @@ def adopt(address: FdAddress, context: NetContext) -> socket.socket:
     try:
         return socket.socket(fileno=fd)
     except OSError as exc:
-        if not str(address.fd).isdigit():
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        context.leave_fd(address.fd, fd)
         raise ConfigError(f"fd {address.fd} is no socket: {exc.strerror}", "-netdev") from exc
 
 

@@ -165,13 +165,13 @@ def _request(options: Options) -> TapRequest:
 
 def _given(options: Options, context: NetContext) -> TapDevice:
     """Descriptors that somebody else opened."""
-    names = [options.fd] if options.fd is not None else (options.fds or "").split(":")
-    fds = [context.find_fd(name) for name in names if name]
+    names = [name for name in (options.fds or options.fd or "").split(":") if name]
+    fds = [context.find_fd(name) for name in names]
+    if not fds:
+        raise ConfigError("fds= names no descriptor", "-netdev tap")
     try:
-        if not fds:
-            raise ConfigError("fds= names no descriptor", "-netdev tap")
         return read_device(fds)
     except OSError as exc:
-        for fd in fds:
-            os.close(fd)
+        for name, fd in zip(names, fds, strict=True):
+            context.leave_fd(name, fd)
         raise HostError(f"fd={options.fd or options.fds}: not a TAP device", exc.errno) from exc

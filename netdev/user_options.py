@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from aioemu.config.grammar import parse_number
 from aioemu.errors import ConfigError
-from aioemu.netdev.addresses import UNIX_PATH_BYTES, sockaddr, sockaddr_un
+from aioemu.listening import UNIX_PATH_LIMIT
+from aioemu.netdev.addresses import sockaddr, sockaddr_un
 
 NAME_BYTES = 255  # of a host or domain name: one DHCP option (RFC 2132, 2)
 BOOTFILE_BYTES = 127  # of the BOOTP field `file`, with its final zero (RFC 951, 3)
@@ -247,8 +248,8 @@ def parse_hostfwd(rule: str) -> HostForward:
         path = outside
         if not path.startswith("/"):
             bad("the path of a unix socket must be absolute")
-        if len(os.fsencode(path)) > UNIX_PATH_BYTES:
-            bad(f"the path of a unix socket has at most {UNIX_PATH_BYTES} bytes")
+        if len(os.fsencode(path)) > UNIX_PATH_LIMIT:
+            bad(f"the path of a unix socket has at most {UNIX_PATH_LIMIT} bytes")
         host = sockaddr_un(path)
     else:
         host = sockaddr(*(_endpoint(outside, 0) or bad("bad host address or port")))

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from aioemu.chardev.base import Chardev, Event, Frontend, FrontendFactory, log, running_loop
 from aioemu.chardev.channel import SocketChannel
-from aioemu.chardev.listener import UnixListener, abstract_name, check_unix_path, listen_tcp, resolve
 from aioemu.config import FdAddress, SocketOptions, TcpAddress, UnixAddress
 from aioemu.errors import ConfigError, HostError
+from aioemu.listening import UnixListener, abstract_name, check_unix_path, listen_tcp, resolve
 
 ACCEPT_PAUSE_S = 0.1  # after running out of descriptors: only a client that leaves frees one
 BUSY_RETRY_S = 0.01  # a unix listener whose queue is full gives no event when there is room again
@@ -294,7 +294,7 @@ async def _connect_unix(address: UnixAddress) -> socket.socket:
 async def _connect_tcp(address: TcpAddress) -> socket.socket:
     """Connect to the first address that answers."""
     error = OSError(errno.EADDRNOTAVAIL, "no address")
-    for family, target in await resolve(address, passive=False):
+    for family, target in await resolve(address):
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             await running_loop().sock_connect(sock, target)

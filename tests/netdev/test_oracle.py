@@ -75,7 +75,7 @@ async def test_the_old_socket_back_end_with_qemu(
     server = await open_back_end("socket", "s", listen="127.0.0.1:0")
     near.join(server.port)
     group.join((await open_back_end("socket", "m", mcast="230.0.0.78:24078", localaddr="127.0.0.1")).port)
-    port = server._listener.socket.getsockname()[1]
+    port = server._listener.getsockname()[1]
     async with bridge(
         tmp_path,
         f"socket,id=n0,connect=127.0.0.1:{port}",

@@ -249,7 +249,7 @@ async def test_clients_wait_for_their_turn(raw: tuple[Any, Box, socket.socket], 
 async def test_tcp_and_passed_descriptors(open_back_end: Open, boxes: Boxes) -> None:
     """inet addresses, and sockets given by number."""
     server = await open_back_end("stream", server=True, addr={"type": "inet", "host": "127.0.0.1", "port": "0"})
-    port = server._listener.socket.getsockname()[1]
+    port = server._listener.getsockname()[1]
     ours, theirs = socket.socketpair()
     for kind, options in (
         ("stream", {"addr": {"type": "inet", "host": "127.0.0.1", "port": str(port)}}),
@@ -270,7 +270,7 @@ async def test_tcp_and_passed_descriptors(open_back_end: Open, boxes: Boxes) -> 
 async def test_the_old_names(open_back_end: Open, boxes: Boxes) -> None:
     """`socket` with listen= and connect=, udp= and mcast=: the same wire."""
     server = await open_back_end("socket", listen="127.0.0.1:0")
-    port = server._listener.socket.getsockname()[1]
+    port = server._listener.getsockname()[1]
     client = await open_back_end("socket", connect=f"127.0.0.1:{port}")
     left, right = boxes(), boxes()
     left.join(server.port)

@@ -171,6 +171,9 @@ async def test_what_is_no_tap_is_refused(bench: Bench) -> None:
     os.close(write_end)
     with pytest.raises(HostError, match="not a TAP device"):
         await bench.open(fd=str(read_end))
+    os.close(read_end)  # it is ours still
+    with pytest.raises(HostError, match="not a TAP device: Bad file descriptor"):
+        await bench.open(fd=str(read_end))
     for values, why in (
         ({"fd": "3", "fds": "4"}, "fds= is invalid with fd="),
         ({"fd": "3", "ifname": "x"}, "ifname= is invalid with fd="),

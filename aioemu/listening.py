@@ -1,4 +1,4 @@
-"""Listening sockets without a race: a unix socket accepts before its path appears.
+"""Socket addresses of the host and listening without a race: a unix socket accepts before its path appears.
 
 It is bound to a temporary name beside the path, listens, and is renamed into place. A stale socket is replaced; a
 live one, or a file that is no socket, is left alone and is an error. The path goes away at close if it is still ours.
@@ -14,12 +14,14 @@ import secrets
 import socket
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 from aioemu.config import TcpAddress, UnixAddress
 from aioemu.errors import HostError
 
 BACKLOG = 4096  # clients that may connect while the loop is busy (net.core.somaxconn caps it); beyond: EAGAIN
 UNIX_PATH_LIMIT = 107  # bytes of sun_path without its final zero (unix(7))
+Resolved = tuple[int, Any]  # family, and the address as Python's sockets take it
 
 
 class UnixListener:
@@ -131,7 +133,7 @@ def _identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-async def resolve(address: TcpAddress, passive: bool) -> list[tuple[int, tuple[str, int]]]:
+async def resolve(address: TcpAddress, kind: int = socket.SOCK_STREAM, *, passive: bool = False) -> list[Resolved]:
     """The (family, socket address) pairs of a host and port, numeric ones without a thread."""
     family = socket.AF_UNSPEC
     if address.ipv4 is not None or address.ipv6 is not None:
@@ -142,28 +144,27 @@ async def resolve(address: TcpAddress, passive: bool) -> list[tuple[int, tuple[s
             family = socket.AF_INET6
     flags = socket.AI_PASSIVE if passive else 0
     host = address.host or ("0.0.0.0" if passive else "localhost")  # noqa: S104 the user gave no host
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     try:
-        found = socket.getaddrinfo(
-            host, address.port, family, socket.SOCK_STREAM, 0, flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        )
+        found = socket.getaddrinfo(host, address.port, family, kind, 0, flags | numeric)
     except socket.gaierror:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(host, address.port, family=family, type=socket.SOCK_STREAM, flags=flags)
+            found = await loop.getaddrinfo(host, address.port, family=family, type=kind, flags=flags)
         except socket.gaierror as exc:
             raise HostError(f"address resolution failed for {host}:{address.port}: {exc.strerror}") from exc
-    return [(entry[0], entry[4]) for entry in found]  # type: ignore[misc]
+    return [(int(entry[0]), entry[4]) for entry in found]
 
 
 async def listen_tcp(address: TcpAddress) -> socket.socket:
     """Listen on the first address that can be had; `to` allows later ports."""
     error: OSError | None = None
-    for family, (host, port, *_) in await resolve(address, passive=True):
-        for candidate in range(port, (address.to or port) + 1):
+    for family, name in await resolve(address, passive=True):
+        for port in range(name[1], (address.to or name[1]) + 1):
             listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listening.bind((host, candidate))
+                listening.bind((name[0], port))
                 listening.listen(BACKLOG)
             except OSError as exc:
                 listening.close()
