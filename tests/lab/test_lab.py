@@ -117,6 +117,44 @@ async def test_machine_that_cannot_be_built() -> None:
     assert footprint() == before
 
 
+@pytest.mark.parametrize("turns", [0, 1, 3, 8, 21, 100])
+async def test_a_start_that_is_cancelled(turns: int) -> None:
+    """Wherever it is: what was made goes, nothing of it stays, and it is the cancellation that the caller sees."""
+    before = footprint()
+
+    async def body() -> None:
+        async with Lab() as lab:
+            switch = lab.switch()
+            for name in "abc":
+                vm = lab.machine(name, ready="login:", devices=["virtio-net-device"], **QUIET)
+                lab.link(vm.nic[0], switch)
+            lab.capture(None, *lab.links.values())
+            await lab.start()
+
+    task = asyncio.ensure_future(body())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, LIMIT_S)
+    assert footprint() == before
+
+
+async def test_a_machine_that_ends_takes_its_carrier_with_it() -> None:
+    """The others see the cable go, and the lab goes on."""
+    async with Lab() as lab:
+        a = lab.machine("a", devices=["virtio-net-device"], **QUIET)
+        b = lab.machine("b", devices=["virtio-net-device"], **QUIET)
+        link = lab.link(a.nic[0], b.nic[0])
+        await lab.start()
+        ends = [b.nic[0].port.carrier]
+        await a.quit()
+        await asyncio.wait_for(a.wait(), LIMIT_S)
+        ends.append(b.nic[0].port.carrier)
+        assert ends == [True, False]
+        await link.impair(delay_ms=1)
+
+
 async def test_machines_become_ready_together() -> None:
     """All machines come up at once: waiting takes as long as the slowest, not as all of them."""
     order: list[str] = []

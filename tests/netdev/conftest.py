@@ -1,4 +1,4 @@
-"""What back ends need of a machine: a reactor's io context, and boxes for their other ends; and network namespaces."""
+"""What back ends need of a machine: an io context, boxes for their other ends; links with their thread; namespaces."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from aioemu.chardev import Chardevs
 from aioemu.log import EventLog, Log
 from aioemu.machine.iothread import ReactorIo
 from aioemu.machine.net_chardevs import chardev_opener
+from aioemu.netdev.link import Clockwork
 from aioemu.netdev.port import Box
 from aioemu.netdev.registry import NetContext, open_netdev
+from tests.netdev.link_rig import Rig
 from tests.netdev.namespaces import Namespace, namespace
 
 
@@ -66,3 +68,19 @@ def netns() -> Iterator[Namespace]:
         pytest.skip("needs root and /dev/net/tun")
     with namespace() as made:
         yield made
+
+
+@pytest.fixture
+def clockwork() -> Iterator[Clockwork]:
+    """The thread of links and switches."""
+    made = Clockwork()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def rig(clockwork: Clockwork) -> AsyncIterator[Rig]:
+    """A link with a box at either end."""
+    made = Rig(clockwork)
+    yield made
+    made.close()

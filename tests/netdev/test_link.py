@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -14,20 +13,6 @@ from aioemu.netdev.port import Box
 from tests.netdev.link_rig import FRAME, Rig, numbered
 
 SIZES = (14, 60, 64, 1514, 1518, 9018, 65557)
-
-
-@pytest.fixture
-def clockwork() -> Iterator[Clockwork]:
-    made = Clockwork()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-async def rig(clockwork: Clockwork) -> AsyncIterator[Rig]:
-    made = Rig(clockwork)
-    yield made
-    made.close()
 
 
 def carriers(rig: Rig) -> tuple[bool, bool]:

@@ -6,7 +6,6 @@ import asyncio
 import random
 import struct
 import threading
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,6 @@ from aioemu.netdev.capture import Capture
 from aioemu.netdev.link import Clockwork, Link
 from aioemu.netdev.port import Box
 from tests.netdev.link_rig import FRAME, LIMIT_S, Rig, numbered, rig_of
-
-
-@pytest.fixture
-def clockwork() -> Iterator[Clockwork]:
-    made = Clockwork()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-async def rig(clockwork: Clockwork) -> AsyncIterator[Rig]:
-    made = Rig(clockwork)
-    yield made
-    made.close()
-
 
 # ---- receivers that do not take --------------------------------------------------------------------------------------
 

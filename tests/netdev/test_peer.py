@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-
-import pytest
 
 from aioemu.netdev.link import Clockwork, Link
 from aioemu.netdev.peer import BOX_FRAMES, PENDING, Wire
@@ -13,13 +10,6 @@ from aioemu.netdev.port import Box
 
 LIMIT_S = 10.0
 FRAME = bytes(range(60))
-
-
-@pytest.fixture
-def clockwork() -> Iterator[Clockwork]:
-    made = Clockwork()
-    yield made
-    made.close()
 
 
 class Echo:

@@ -21,13 +21,6 @@ def frame(to: bytes, source: bytes, text: bytes = b"") -> bytes:
     return to + source + b"\x88\xb5" + text.ljust(46, b"\0")
 
 
-@pytest.fixture
-def clockwork() -> Iterator[Clockwork]:
-    made = Clockwork()
-    yield made
-    made.close()
-
-
 class Rig:
     """A switch with a box at each of its ports."""
 
