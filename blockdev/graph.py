@@ -93,50 +93,10 @@ class Graph:
 
         Nodes that are to be written come before those on top of them, the others after.
         """
+        from aioemu.blockdev.reopen import reopen_nodes
+
         async with self.lock:
-            wanted = [(node, self._reopen_options(node, each)) for each in given for node in [self._named(each)]]
-            wanted.sort(key=lambda pair: _height(pair[0]) * (-1 if pair[1].read_only else 1))
-            for node, options in wanted:
-                await self._reopen(node, options)
-
-    def _named(self, given: Given) -> Node[Any]:
-        if "node-name" not in given:
-            raise ConfigError("node-name not specified", "node-name")
-        node = self.nodes.get(given["node-name"])
-        if node is None:
-            raise EmuError(f"Failed to find node with node-name='{given['node-name']}'")
-        return node
-
-    async def _reopen(self, node: Node[Any], options: NodeOptions) -> None:
-        node.check_reopen(options)
-        before, node.read_only = node.read_only, options.read_only
-        change = Change()
-        if options.read_only and not before:
-            change.reopening = node
-        try:
-            change.refresh(node)
-        finally:
-            node.read_only = before
-        if not options.read_only:
-            change.apply()
-            await node.reopen(options)
-            return
-        if not before:
-            await node.flush()
-        await node.reopen(options)
-        change.apply()
-
-    def _reopen_options(self, node: Node[Any], given: Given) -> NodeOptions:
-        if given.get("driver") != node.driver:
-            raise ConfigError("Cannot change the option 'driver'", "driver")
-        left = {key: value for key, value in given.items() if key != "driver"}
-        for role in children_of(node.options_type):
-            child, now = left.get(role, NOT_GIVEN), node.children.get(role)
-            if child is not NOT_GIVEN and child != (now.name if now is not None else None):
-                raise ConfigError(f"Cannot change the option '{role}'", role)
-        if node.is_filter and node.file.read_only:
-            left.setdefault("read-only", True)
-        return read_options(node.options_type, left, strict=True)
+            await reopen_nodes(self, given)
 
     # ---- opening -----------------------------------------------------------------------------------------------------
 
@@ -185,7 +145,7 @@ class Graph:
         """Open options (or find a node by its name) as a child of `node`."""
         if isinstance(given, str):
             child = self.find(given)
-            self._refuse_loop(node, child)
+            self.refuse_loop(node, child)
         else:
             if legacy:
                 from aioemu.blockdev.legacy import with_driver  # file names that say it
@@ -263,7 +223,8 @@ class Graph:
             raise ConfigError("Node name too long", "node-name")
         return given
 
-    def _refuse_loop(self, node: Node[Any], child: Node[Any]) -> None:
+    def refuse_loop(self, node: Node[Any], child: Node[Any]) -> None:
+        """ConfigError where the child stands on the node."""
         seen = [child]
         for each in seen:
             if each is node:
@@ -369,11 +330,6 @@ def inherit(options: NodeOptions, role: str, given: Given) -> dict[str, Any]:
     if isinstance(given.get("cache"), Mapping):
         merged["cache"] = {**told["cache"], **given["cache"]}
     return merged
-
-
-def _height(node: Node[Any]) -> int:
-    """How many nodes there are below it, one below the other."""
-    return 1 + max(map(_height, node.children.values()), default=0)
 
 
 def _refuse_unknown(driver: type[Node[Any]], given: Given) -> None:

@@ -8,6 +8,7 @@ anything. Not here: who may use a node for what (permissions), names and the gra
 from __future__ import annotations
 
 import errno
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
@@ -17,7 +18,7 @@ from aioemu.blockdev.permissions import Edge, Permission, filter_wants
 from aioemu.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from concurrent.futures import ThreadPoolExecutor
 
     from aioemu.blockdev.throttle import Throttles
@@ -178,6 +179,11 @@ class Node(Generic[T]):
         """Take on the checked options (read-only, cache mode, the driver's own)."""
         self.options = options
         self.read_only = options.read_only
+
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """No change of this node is under way, and none begins, until the block ends."""
+        yield
 
     def wants(self, role: str, used: Permission, shared: Permission) -> tuple[Permission, Permission]:
         """What this node does with a child and lets others do, when its own parents do `used` and let do `shared`.

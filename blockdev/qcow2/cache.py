@@ -24,9 +24,14 @@ class TableCache:
     ) -> None:
         self._load = load
         self._room = room
-        self.tables_max = max(size_max // table_size, 2)
+        self._table_size = table_size
+        self.set_limit(size_max)
         self._tables: dict[int, Table] = {}
         self._loading: dict[int, asyncio.Task[Table]] = {}
+
+    def set_limit(self, size_max: int) -> None:
+        """Keep so many bytes of tables, two tables at least; more go when the next one comes."""
+        self.tables_max = max(size_max // self._table_size, 2)
 
     def __len__(self) -> int:
         return len(self._tables)

@@ -66,6 +66,11 @@ class Image:
         self._starting = asyncio.Lock()
         self._metadata: array[int] | None = None  # cluster numbers of metadata, sorted
 
+    def set_limits(self, limits: Limits) -> None:
+        """Tables may take so much memory from now on."""
+        self.l2_cache.set_limit(limits.l2_cache)
+        self.block_cache.set_limit(limits.refcount_cache)
+
     # ---- opening -----------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:

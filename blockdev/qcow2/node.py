@@ -8,6 +8,8 @@ each other. Neither the image nor its guest is trusted: see `image` for what hap
 from __future__ import annotations
 
 import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from aioemu.blockdev.qcow2.compressed import Decompressor
 from aioemu.blockdev.qcow2.create import Qcow2CreateOptions, create
 from aioemu.blockdev.qcow2.entries import OFFSET_MASK, Kind, Run
 from aioemu.blockdev.qcow2.erase import Eraser
+from aioemu.blockdev.qcow2.extents import Places
 from aioemu.blockdev.qcow2.facts import describe_image
 from aioemu.blockdev.qcow2.header import Header
 from aioemu.blockdev.qcow2.image import Image
@@ -28,7 +31,6 @@ from aioemu.blockdev.qcow2.resize import check_resize, finish_growth, make_room,
 from aioemu.blockdev.qcow2.write import Writer
 from aioemu.errors import HostError
 
-LOOK_AHEAD = 1024  # clusters of a run that one answer covers
 ZEROES = bytes(1 << 20)
 
 
@@ -44,6 +46,7 @@ class Qcow2Node(Node[Qcow2Options]):
         super().__init__(name, options)
         self._image: Image | None = None
         self._file_end = 0
+        self._places = Places(self)
 
     @property
     def image(self) -> Image:
@@ -93,20 +96,27 @@ class Qcow2Node(Node[Qcow2Options]):
         by_guest = self.options.discard == "unmap" if request is None else request
         image.allocator.discard_freed = {True: by_guest, False: self.options.pass_discard_other}
         self._writer = Writer(image, self.read, self._beneath)
-        self._eraser = Eraser(image, self._void, self.options.discard_no_unref)
+        self._eraser = Eraser(image, self.void, self.options.discard_no_unref)
 
     async def close(self) -> None:
         image, self._image = self._image, None
         if image is not None and not self.read_only:
             await image.finish()
 
+    @asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        async with self.image.ranges.hold(0, 1 << 64):
+            yield
+
     async def reopen(self, options: Qcow2Options) -> None:
-        was_read_only = self.read_only
-        if options.read_only and not was_read_only:
-            await self.image.finish()
-        await super().reopen(options)
-        if was_read_only and not self.read_only:
-            await self._prepare_writes(self.image)
+        image = self.image
+        async with self.quiet():
+            if not self.read_only:
+                await image.finish()
+            await super().reopen(options)
+            image.set_limits(limits(options))
+            if not self.read_only:
+                await self._prepare_writes(image)
         self.changed(0, self.size)
 
     def check_reopen(self, options: Qcow2Options) -> None:
@@ -142,9 +152,13 @@ class Qcow2Node(Node[Qcow2Options]):
             cluster = await self._decompressor.cluster(run.host)
             inside = offset & image.layout.mask
             return cluster[inside : inside + run.length]
-        if run.kind is Kind.NONE and (backing := self.backing) is not None and offset < backing.size:
+        while run.kind is Kind.NONE and (backing := self.backing) is not None and offset < backing.size:
             image.store.debug_event("read_backing_aio")
-            return await backing.read(offset, min(run.length, backing.size - offset))
+            try:
+                return await backing.read(offset, min(run.length, backing.size - offset))
+            except HostError:
+                if self.backing is backing:  # else it was taken away meanwhile
+                    raise
         return bytes(run.length)
 
     async def _beneath(self, offset: int, size: int) -> int:
@@ -162,100 +176,12 @@ class Qcow2Node(Node[Qcow2Options]):
     async def extent(self, offset: int, size: int, *, write: bool = False) -> Extent:
         image = self.image
         check_range(self, offset, 1)
-        if write:
-            return await self._extent_for_write(image, offset, min(size, self.size - offset))
-        while True:
-            mapping = image.mapping
-            found = await self._extent_for_read(image, offset, size)
-            if mapping == image.mapping:  # nothing has moved while this was found out
-                return found
-
-    async def _extent_for_read(self, image: Image, offset: int, size: int) -> Extent:
-        """Where the byte at (offset) is now."""
-        run = await image.lookup(offset, min(max(size, LOOK_AHEAD << image.layout.bits), self.size - offset))
-        if run.kind is Kind.DATA:
-            return await self._data_extent(image, run, offset)
-        if run.kind is Kind.COMPRESSED:
-            return Extent(offset, run.length, ExtentKind.ASK)
-        if run.kind is Kind.NONE and (backing := self.backing) is not None and offset < backing.size:
-            found = await backing.extent(offset, min(run.length, backing.size - offset))
-            found = found.within(offset, min(offset + run.length, backing.size))
-            kind = ExtentKind.ZERO if found.kind is ExtentKind.NONE else found.kind
-            return Extent(found.start, found.length, kind, found.fd, found.host_offset)
-        return Extent(offset, run.length, ExtentKind.ZERO)
-
-    async def _data_extent(self, image: Image, run: Run, offset: int) -> Extent:
-        """Where the bytes of a DATA run are in the host's file; beyond its end they are zeros."""
-        room = image.data.size - run.host
-        if room <= 0:
-            return Extent(offset, run.length, ExtentKind.ZERO)
-        length = min(run.length, room)
-        found = await image.data.extent(run.host, length)
-        if found.kind is not ExtentKind.DATA:
-            return Extent(offset, min(length, found.end - run.host), found.kind)
-        found = found.within(run.host, run.host + length)
-        writable = run.owned and found.writable and not self.read_only and image.may_write(run)
-        return Extent(offset, found.length, ExtentKind.DATA, found.fd, found.host_offset, writable)
-
-    async def _extent_for_write(self, image: Image, offset: int, size: int) -> Extent:
-        """A place of its own for the byte at (offset) and what follows; ASK where whole clusters need no old bytes."""
+        if not write:
+            return await self._places.for_read(image, offset, size)
         await self._begin(image)
-        mask, cluster = image.layout.mask, image.layout.cluster
-        if self.backing is None and (host := self._writer.place_now(offset & ~mask)) is not None:
-            start = offset & ~mask
-            found = await self._data_extent(image, Run(Kind.DATA, min(cluster, self.size - start), host, True), start)
-            self._void_rest(start, start + found.length, found)
-            return found
-        low = high = offset  # what was given a place of zeros here
-        while True:
-            run = await image.lookup(low, min(max(size, LOOK_AHEAD * cluster, high - low), self.size - low))
-            if run.kind is Kind.DATA and run.owned and low + run.length > offset:
-                await image.check_data(run.host, run.length)
-                if run.host + run.length <= image.data.size:
-                    found = await self._data_extent(image, run, low)
-                    self._void_rest(low, high, found)
-                    return found
-                await image.reach(run.host + run.length)
-                continue
-            if low < offset:  # given back meanwhile
-                low = high = offset
-                continue
-            start = offset & ~mask
-            wanted = self._writer.ahead(start, (offset + size + mask & ~mask) - start)
-            wanted = min(wanted, (self.size + mask & ~mask) - start)
-            async with image.ranges.hold(start, start + wanted):
-                run = await image.lookup(offset, size)
-                if run.kind is Kind.DATA and run.owned:
-                    continue
-                clear = await self._writer.clear_run(start, wanted)
-                if clear:
-                    done = await self._writer.allocate_clear(start, clear)
-                    low, high = start, max(high, min(start + done, self.size))
-                elif offset == start and size >= cluster:
-                    return Extent(offset, max(run.length & ~mask, cluster), ExtentKind.ASK)
-                else:
-                    await self._writer.own(offset, size)
-                    self._void(start, cluster)
+        return await self._places.for_write(image, self._writer, offset, min(size, self.size - offset))
 
-    def _void_rest(self, low: int, high: int, told: Extent) -> None:
-        """Void what got a place of zeros and is not in the answer; all of it, where others may hold it.
-
-        Whoever asked holds nothing but zeros of it, should the answer be lost on its way: that stays right.
-        """
-        start = low if not self._has_one_user() else max(told.end, low)
-        if start < high:
-            self.changed(start, high - start)
-
-    def _has_one_user(self) -> bool:
-        """Whether all requests come from one place: then nobody else holds extents of this node."""
-        node: Any = self
-        while isinstance(node, Node) and node.parents:
-            if len(node.parents) > 1:
-                return False
-            node = node.parents[0].parent
-        return True
-
-    def _void(self, start: int, length: int) -> None:
+    def void(self, start: int, length: int) -> None:
         """Whole clusters are elsewhere now."""
         if start < self.size:
             self.changed(start, min(length, self.size - start))
@@ -266,6 +192,14 @@ class Qcow2Node(Node[Qcow2Options]):
         if self.read_only:
             raise HostError(f"write {image.name}", errno.EACCES)
         await image.begin_changes()
+
+    @asynccontextmanager
+    async def changing(self, start: int, end: int, shared: bool = False) -> AsyncIterator[None]:
+        """Hold a range of an image that may be changed, which it may not be any more when others had it before."""
+        image = self.image
+        async with image.ranges.hold(start, end, shared):
+            await self._begin(image)
+            yield
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         image = self.image
@@ -278,7 +212,7 @@ class Qcow2Node(Node[Qcow2Options]):
 
     async def _write_in_place(self, image: Image, offset: int, view: memoryview) -> int:
         """Write the first bytes where the disk has a place of its own for them; how many those were."""
-        async with image.ranges.hold(offset, offset + len(view), shared=True):
+        async with self.changing(offset, offset + len(view), shared=True):
             run = await image.lookup(offset, len(view))
             if run.kind is not Kind.DATA or not run.owned:
                 return 0
@@ -291,7 +225,7 @@ class Qcow2Node(Node[Qcow2Options]):
         """Write the first bytes to a new place, or make one to write to; how many were written."""
         mask, cluster = image.layout.mask, image.layout.cluster
         start = offset & ~mask
-        async with image.ranges.hold(start, offset + len(view) + mask & ~mask):
+        async with self.changing(start, offset + len(view) + mask & ~mask):
             run = await image.lookup(offset, len(view))
             if run.kind is Kind.DATA and run.owned:
                 return 0
@@ -304,7 +238,7 @@ class Qcow2Node(Node[Qcow2Options]):
                 touched, done = cluster, await self._writer.own(offset, len(view), view)
             if run.kind is Kind.COMPRESSED:
                 self._decompressor.forget()
-            self._void(start, touched)
+            self.void(start, touched)
             return done
 
     # ---- zeros and discards ------------------------------------------------------------------------------------------
@@ -317,7 +251,7 @@ class Qcow2Node(Node[Qcow2Options]):
         if low < high and (image.layout.zeroes or not backed):
             if offset < low:
                 await self._zero_part(image, offset, low)
-            async with image.ranges.hold(low, high):
+            async with self.changing(low, high):
                 await self._eraser.zero(low, high, unmap, backed)
             offset, size = high, offset + size - high
         if size > 0:
@@ -351,7 +285,7 @@ class Qcow2Node(Node[Qcow2Options]):
         backed = self.backing is not None
         if low >= high or (backed and not image.layout.zeroes):
             return
-        async with image.ranges.hold(low, high):
+        async with self.changing(low, high):
             await self._eraser.discard(low, high, backed)
             self._decompressor.forget()
 
@@ -364,7 +298,7 @@ class Qcow2Node(Node[Qcow2Options]):
         check_resize(image, size)
         await self._begin(image)
         old = self.size
-        async with image.ranges.hold(min(size, old) & ~image.layout.mask, 1 << 64):
+        async with self.changing(min(size, old) & ~image.layout.mask, 1 << 64):
             if size < old:
                 self._set_size(size)
                 await shrink(image, size, self._eraser)
