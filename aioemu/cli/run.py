@@ -48,10 +48,10 @@ def check_process(config: MachineConfig) -> None:
     """Refuse what cannot be together."""
     if not config.process.daemonize:
         return
-    if config.nographic:
-        raise ConfigError("-nographic cannot be used with -daemonize", "-daemonize")
     for chardev in config.chardevs:
         if isinstance(chardev, StdioOptions):
+            if config.nographic:  # with -nodefaults it puts nothing on stdio, as managers have it
+                raise ConfigError("-nographic cannot be used with -daemonize", "-daemonize")
             raise ConfigError(f"chardev {chardev.id}: stdio cannot be used with -daemonize", "-daemonize")
 
 

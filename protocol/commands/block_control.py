@@ -10,6 +10,7 @@ from aioemu.blockdev.registry import find_driver
 from aioemu.errors import MonitorError
 from aioemu.protocol.commands.block import DrivesMachine
 from aioemu.protocol.commands.block_options import BlockdevDriver, blockdev_create_options, blockdev_options
+from aioemu.protocol.commands.block_types import Limits
 from aioemu.protocol.registry import command
 from aioemu.protocol.schema import Record
 
@@ -63,31 +64,11 @@ class BlockResize(Record, kw_only=True):
     size: int
 
 
-class BlockIOThrottle(Record, rename=None, kw_only=True):
+class BlockIOThrottle(Limits, rename=None, kw_only=True):
     """A disk's limits: all zero is none. A maximum is for bursts; the group shares them with other disks."""
 
     device: str | None = None
     id: str | None = None
-    bps: int
-    bps_rd: int
-    bps_wr: int
-    iops: int
-    iops_rd: int
-    iops_wr: int
-    bps_max: int | None = None
-    bps_rd_max: int | None = None
-    bps_wr_max: int | None = None
-    iops_max: int | None = None
-    iops_rd_max: int | None = None
-    iops_wr_max: int | None = None
-    bps_max_length: int | None = None
-    bps_rd_max_length: int | None = None
-    bps_wr_max_length: int | None = None
-    iops_max_length: int | None = None
-    iops_rd_max_length: int | None = None
-    iops_wr_max_length: int | None = None
-    iops_size: int | None = None
-    group: str | None = None
 
 
 class BlockdevCreateOptions(Record, kw_only=True):

@@ -122,25 +122,15 @@ class ImageInfo(Record, kw_only=True):
     format_specific: ImageInfoSpecific | None = None
 
 
-class BlockDeviceInfo(Record, rename=None, kw_only=True):
-    """A node: its image, how it is opened, its limits."""
+class Limits(Record, rename=None, kw_only=True):
+    """A disk's limits, zero is none: bytes and operations a second, with maxima for bursts; `group` shares them."""
 
-    file: str
-    node_name: str | None = msgspec.field(name="node-name", default=None)
-    ro: bool
-    drv: str
-    backing_file: str | None = None
-    backing_file_depth: int
-    active: bool
-    encrypted: bool
-    detect_zeroes: DetectZeroes
     bps: int
     bps_rd: int
     bps_wr: int
     iops: int
     iops_rd: int
     iops_wr: int
-    image: ImageInfo
     bps_max: int | None = None
     bps_rd_max: int | None = None
     bps_wr_max: int | None = None
@@ -155,6 +145,21 @@ class BlockDeviceInfo(Record, rename=None, kw_only=True):
     iops_wr_max_length: int | None = None
     iops_size: int | None = None
     group: str | None = None
+
+
+class BlockDeviceInfo(Limits, rename=None, kw_only=True):
+    """A node: its image, how it is opened, its limits."""
+
+    file: str
+    node_name: str | None = msgspec.field(name="node-name", default=None)
+    ro: bool
+    drv: str
+    backing_file: str | None = None
+    backing_file_depth: int
+    active: bool
+    encrypted: bool
+    detect_zeroes: DetectZeroes
+    image: ImageInfo
     cache: BlockdevCacheInfo
     write_threshold: int
 

@@ -95,12 +95,6 @@ class TpmInfo(Record):
     options: TpmTypeOptions
 
 
-class VncInfo(Record):
-    """The VNC server."""
-
-    enabled: bool
-
-
 class DisplayType(StrEnum):
     """What shows the screen."""
 
@@ -153,12 +147,6 @@ def query_tpm_types(machine: Machine) -> list[TpmType]:
     return []
 
 
-@command("query-vnc")
-def query_vnc(machine: Machine) -> VncInfo:
-    """Say whether the screen is served over VNC: there is none yet."""
-    return VncInfo(enabled=False)
-
-
 @command("query-display-options")
 def query_display_options(machine: Machine) -> DisplayOptions:
     """Say what shows the screen: nothing does."""
@@ -177,7 +165,6 @@ COMMANDS = (
     query_tpm,
     query_tpm_models,
     query_tpm_types,
-    query_vnc,
     query_display_options,
     query_current_machine,
 )

@@ -202,6 +202,24 @@ def test_pid_file_is_locked(tmp_path: Path) -> None:
     process.communicate(timeout=PATIENCE_S)
 
 
+def test_a_signal_ends_it_though_nobody_reads_its_errors() -> None:
+    """A launcher that died took the reader of standard error along: SIGTERM still ends the guest in order."""
+    process = start(*EMPTY)
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_manager_probes_in_the_background(tmp_path: Path) -> None:
+    """-nographic with -nodefaults puts nothing on the terminal, so both go with -daemonize, as managers have it."""
+    pid_file = tmp_path / "pid"
+    done = run("-machine", "none", "-nodefaults", "-nographic", "-daemonize", "-pidfile", str(pid_file))
+    assert (done.returncode, done.stderr) == (0, "")
+    os.kill(int(pid_file.read_text()), signal.SIGTERM)
+
+
 def test_daemonize_returns_when_the_machine_is_set_up(tmp_path: Path) -> None:
     """The foreground process ends with 0 when sockets answer; the machine lives on without its terminal."""
     pid_file, sock = tmp_path / "pid", tmp_path / "s"

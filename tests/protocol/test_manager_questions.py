@@ -80,8 +80,7 @@ async def test_a_model_that_cannot_be_is_named(vm: aioemu.Machine) -> None:
 
 
 async def test_what_there_is_not_is_said(vm: aioemu.Machine) -> None:
-    """No screen, and nobody who looks at it."""
-    assert await vm.qmp("query-vnc") == {"enabled": False}
+    """No screen."""
     assert await vm.qmp("query-display-options") == {"type": "none"}
 
 
