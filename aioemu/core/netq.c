@@ -142,6 +142,15 @@ static const struct core_port_ops net_ops = {
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
+/* Senders of many queues take it one after another for ever: a writer must not wait for a moment without any. */
+static void init_lock(pthread_rwlock_t *lock) {
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
+}
+
 static int init_pair(struct core_net *net, uint32_t index) {
     struct net_rx *rx = &net->all[index].rx;
     struct net_tx *tx = &net->all[index].tx;
@@ -177,7 +186,7 @@ core_net *core_net_new(core_chip *virtio, uint32_t pairs) {
         return NULL;
     }
     core_port_init(&net->port, &net_ops, 0);
-    pthread_rwlock_init(&net->filter_lock, NULL);
+    init_lock(&net->filter_lock);
     pthread_mutex_init(&net->wake_lock, NULL);
     net->virtio = v;
     net->all = all;

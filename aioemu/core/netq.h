@@ -73,11 +73,11 @@ struct core_net {
     pthread_mutex_t wake_lock;
     struct core_io *io; /* under wake_lock */
     uint32_t max_pairs;
-    _Atomic uint32_t pairs;     /* in use */
-    _Atomic bool held;          /* the machine stands still */
-    bool waking;                /* a wake-up is posted; under wake_lock */
-    bool was_joined, announces; /* the control thread's */
-    pthread_rwlock_t filter_lock;
+    _Atomic uint32_t pairs;       /* in use */
+    _Atomic bool held;            /* the machine stands still */
+    bool waking;                  /* a wake-up is posted; under wake_lock */
+    bool was_joined, announces;   /* the control thread's */
+    pthread_rwlock_t filter_lock; /* read for a batch; who writes goes first */
     core_net_filter filter;
     struct net_pair *all;
     struct iovec *iovecs; /* of all pairs */
@@ -87,5 +87,5 @@ struct core_net {
 bool net_transmit(struct net_tx *tx);
 /* netq_rx.c */
 int net_deliver(struct core_port *port, uint32_t queue, const struct core_frame *frames, int count);
-/* netq_filter.c: whether the driver wants this frame; (head) are its first bytes. */
-bool net_wants(struct core_net *net, const uint8_t *head);
+/* netq_filter.c: whether the driver wants this frame; (head) are its first bytes. With the filter's lock. */
+bool net_wants(const struct core_net *net, const uint8_t *head);

@@ -33,12 +33,9 @@ static bool by_vlan(const core_net_filter *f, const uint8_t *head) {
     return f->vlans[id / 8] & 1u << id % 8;
 }
 
-bool net_wants(struct core_net *net, const uint8_t *head) {
-    pthread_rwlock_rdlock(&net->filter_lock);
+bool net_wants(const struct core_net *net, const uint8_t *head) {
     const core_net_filter *f = &net->filter;
-    bool wants = f->promiscuous || (by_vlan(f, head) && by_address(f, head));
-    pthread_rwlock_unlock(&net->filter_lock);
-    return wants;
+    return f->promiscuous || (by_vlan(f, head) && by_address(f, head));
 }
 
 void core_net_set_filter(core_net *net, const core_net_filter *filter) {

@@ -233,7 +233,9 @@ int net_deliver(struct core_port *port, uint32_t queue, const struct core_frame 
         return count;
     }
     vq_ignore(rx->q);
+    pthread_rwlock_rdlock(&net->filter_lock);
     int done = receive_all(rx, frames, count);
+    pthread_rwlock_unlock(&net->filter_lock);
     vq_close(rx->q);
     return done;
 }

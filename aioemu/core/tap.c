@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tap_internal.h"
@@ -56,7 +57,7 @@ static void tap_peer_ready(struct core_port *port, uint32_t queue) {
 static int write_one(struct tap_queue *q, const struct core_frame *frame) {
     struct tap *t = q->tap;
     uint32_t skip = t->vnet ? 0 : 1;
-    ssize_t done = writev(q->fd, frame->iov + skip, (int)(frame->count - skip));
+    ssize_t done = syscall(SYS_writev, q->fd, frame->iov + skip, frame->count - skip);
     if (done >= 0) {
         return 1;
     }

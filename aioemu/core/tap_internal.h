@@ -6,7 +6,7 @@
 #include "port.h"
 
 enum {
-    TAP_BATCH = 64, /* frames read before the peer gets them */
+    TAP_BATCH = 16, /* frames read before the peer gets them: it works on them while the next are read */
     TAP_ROOM = CORE_NET_HDR_SIZE + CORE_FRAME_MAX,
     TAP_ARENA = 4 * TAP_ROOM, /* small frames lie close together, and four of the largest fit */
 };
