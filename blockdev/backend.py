@@ -50,9 +50,8 @@ class Backend:
     # ---- life --------------------------------------------------------------------------------------------------------
 
     def insert(self, node: Node[Any]) -> None:
-        """Put a node into the drive, as its monitor: it lives as long as the backend, and bars nobody."""
-        used = Permission.CONSISTENT_READ | (Permission.NONE if node.read_only else Permission.WRITE)
-        self.edge = self.graph.attach(self, "root", node, used)
+        """Put a node into the drive: it lives as long as the backend, and bars nobody while no device has the drive."""
+        self.edge = self.graph.attach(self, "root", node, Permission.NONE)
 
     def attach(self, device: str, *, share_rw: bool = False, resizable: bool = True) -> None:
         """A device takes the disk: nobody else writes, unless all agree to share."""

@@ -24,7 +24,7 @@ def run_program(argv: Sequence[str]) -> int:
         status = _answer(argv)
         return _run_machine(argv) if status is None else status
     except EmuError as exc:
-        print(f"aioemu: {exc}", file=sys.stderr)
+        print("\n".join((f"aioemu: {exc}", *getattr(exc, "__notes__", ()))), file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of -help has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

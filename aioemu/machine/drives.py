@@ -96,7 +96,8 @@ class Drives:
                 await self.add(group.id, group.values)
             except EmuError as exc:
                 told = _told(exc).removeprefix("-drive: ")
-                raise ConfigError(f"-drive {_shown(None, group.values)}: {told}", "-drive") from exc
+                shown = _shown(None, {**group.values, "id": group.id})
+                raise ConfigError(f"-drive {shown}: {told}", "-drive") from exc
 
     async def add(self, drive_id: str | None, values: Mapping[str, Any]) -> Backend:
         """One `-drive`."""

@@ -270,6 +270,19 @@ async def test_drives_have_places(tmp_path: Path) -> None:
         drives.close()
 
 
+async def test_a_drive_that_no_device_has_bars_nobody(image: Path) -> None:
+    """Others may write a raw image until a device takes it; then the lock is refused with its hint."""
+    made = machine("-drive", f"file={image},if=none,id=d,format=raw", "-drive", f"file={image},if=none,id=e,format=raw")
+    await made.open()
+    try:
+        made.drives.claim("d", "blk0", "virtio-blk-pci")
+        with pytest.raises(ConfigError, match='Failed to get "write" lock') as caught:
+            made.drives.claim("e", "blk1", "virtio-blk-pci")
+        assert caught.value.__notes__ == [f"Is another process using the image [{image}]?"]
+    finally:
+        made.close()
+
+
 async def test_names_do_not_collide(image: Path) -> None:
     """Drives and nodes share one space of names."""
     found = await refusal("-blockdev", "driver=null-co,node-name=d", "-drive", f"file={image},if=none,id=d,format=raw")
