@@ -31,6 +31,11 @@ class Assembler:
     def __init__(self) -> None:
         self._lexer = Lexer()
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is half read."""
+        return self._lexer.idle
+
     def feed(self, data: bytes) -> list[Any]:
         """Take (data); answer the values it completes in order, a Malformed in the place of each bad one."""
         done: list[Any] = []

@@ -24,6 +24,7 @@ from aioemu.protocol.python_names import wire_arguments
 from aioemu.protocol.registry import Command, EventClass, Registry
 from aioemu.protocol.session import Capability
 from aioemu.protocol.throttle import Throttle
+from aioemu.protocol.turns import Turns
 
 EventListener = Callable[[dict[str, Any]], None]
 
@@ -39,6 +40,7 @@ class MonitorHub:
         self.log = Log("monitor", getattr(machine, "name", ""))
         self.fds: FdTable = getattr(machine, "fds", None) or FdTable()  # one a machine, whoever passed them
         self.sessions: set[QmpMonitor] = set()
+        self.turns = Turns(self.loop)
         self.listeners: list[EventListener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._throttle = Throttle(self.loop)

@@ -1,8 +1,8 @@
 """A QMP client on a chardev: reads, runs its commands one after the other, writes answers and events.
 
 What the client does not read waits in a bounded buffer: beyond the first bound its commands wait, beyond the second it
-is cut off. Many requests in one read are taken in turns with everything else on the loop. A command that is running
-when its client leaves runs to its end.
+is cut off. A short request is answered at once; long ones and many together wait for their turn among the clients that
+sent such. A command that is running when its client leaves runs to its end.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from aioemu.protocol.session import Call, Capability, Session
 if TYPE_CHECKING:
     from aioemu.protocol.hub import MonitorHub
 
-READ_BYTES = 64 << 10  # what one read may bring
+READ_BYTES = 4 << 10  # what one read may bring: some dozens of requests ...
+PART_BYTES = 64 << 10  # ... or a part of one that is long
 WRITE_BYTES = 256 << 10  # what one write may take
-TURN = 64  # requests answered in one go before others get their turn
-BUSY_BYTES = 1 << 20  # of unread output: no further command of this client runs
+PROMPT_BYTES = 512  # input up to this size is looked at when it comes ...
+PROMPT = 8  # ... and so many requests in it are answered before others get their turn
+TURN = 64  # requests answered in a turn
+BUSY_BYTES = 64 << 10  # of unread output: no further command of this client runs
 CUT_BYTES = 16 << 20  # of unread output: the client gets no further event, it is given up
+CUT_TOTAL_BYTES = 64 << 20  # ... and earlier than that, where many clients do not read
+CUT_LEAST_BYTES = 256 << 10  # but not below what an answer may have
 FDS_HELD = 64  # descriptors that no command has asked for
 
 
@@ -50,7 +55,7 @@ class QmpMonitor:
         self._fds: list[int] = []
         self._busy = False  # a command of the queue is running
         self._pumping = False
-        self._again = False  # a further turn is scheduled
+        self._unseen = b""  # input that waits for its turn
         self._deaf = False  # told the chardev to read no more
         self._blocked = False  # the chardev took less than it was given
 
@@ -69,10 +74,15 @@ class QmpMonitor:
     # ---- the chardev's side ----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Take input and do what it asks for, as far as it can be done now."""
-        if self._session is not None:
+        """Take input; do what it asks for if that is little, else when it is this client's turn."""
+        if self._session is None:
+            return
+        if len(data) <= PROMPT_BYTES and not self._unseen:
             self._session.feed(data)
-            self._pump()
+            self._pump(PROMPT)
+        else:
+            self._unseen += data
+            self.hub.turns.take(self)
 
     def can_receive(self) -> int:
         """Nothing while enough waits in either direction.
@@ -81,11 +91,13 @@ class QmpMonitor:
         and so does its end, so that everything a client says before it leaves is done and answered.
         """
         session = self._session
-        if session is None or len(self._output) > BUSY_BYTES:
+        if session is None or self._unseen or len(self._output) > BUSY_BYTES:
             self._deaf = True
         else:
             self._deaf = session.full if session.oob else self._busy or session.queued > 0
-        return 0 if self._deaf else READ_BYTES
+        if self._deaf:
+            return 0
+        return PART_BYTES if session is not None and session.in_value else READ_BYTES
 
     def event(self, event: Event) -> None:
         """Greet whoever connects; forget whoever leaves."""
@@ -101,7 +113,7 @@ class QmpMonitor:
         """Go on writing, then with what waited for that."""
         self._blocked = False
         self._flush()
-        self._pump()
+        self._pump(PROMPT)
 
     # ---- the machine's side ----------------------------------------------------------------------------------------
 
@@ -109,22 +121,31 @@ class QmpMonitor:
         """Send an event, if the client has negotiated."""
         if self._session is None:
             return
-        if len(self._output) > CUT_BYTES:
+        if len(self._output) > CUT_LEAST_BYTES and len(self._output) > self._most_unread():
             self.hub.log.warning("monitor %s: the client does not read its events; cut off", self.chardev.id)
             self._forget()
             self.hub.loop.call_soon(self.chardev.close)
             return
         self._write(self._session.event(fields))
 
+    def _most_unread(self) -> int:
+        return min(CUT_BYTES, CUT_TOTAL_BYTES // len(self.hub.sessions))
+
     # ---- turns -----------------------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
-        """Do what can be done now, at most TURN requests of it."""
+    def turn(self) -> None:
+        """Go on with what waited for this client's turn."""
+        data, self._unseen = self._unseen, b""
+        if self._session is not None and data:
+            self._session.feed(data)
+        self._pump(TURN)
+
+    def _pump(self, left: int) -> None:
+        """Do what can be done now, at most (left) requests of it."""
         session = self._session
         if session is None or self._pumping:
             return
         self._pumping = True
-        left = TURN
         try:
             while left and self._session is session and len(self._output) <= BUSY_BYTES:
                 todo = session.next(self._busy)
@@ -138,15 +159,10 @@ class QmpMonitor:
         finally:
             self._pumping = False
         self._flush()
-        if not left and not self._again:
-            self._again = True
-            self.hub.loop.call_soon(self._next_turn)
+        if session.queued and not (self._busy and left) and len(self._output) <= BUSY_BYTES:
+            self.hub.turns.take(self)
         elif self._deaf and self.can_receive():
             self.chardev.accept_input()
-
-    def _next_turn(self) -> None:
-        self._again = False
-        self._pump()
 
     def _start(self, session: Session, call: Call) -> None:
         """Answer a call at once, or begin it."""
@@ -173,7 +189,7 @@ class QmpMonitor:
                 self._busy = False
         if self._session is session:
             self._write(reply)
-        self._pump()
+        self._pump(PROMPT)
 
     # ---- output and descriptors ------------------------------------------------------------------------------------
 
@@ -197,6 +213,7 @@ class QmpMonitor:
 
     def _forget(self) -> None:
         self._session = None
+        self._unseen = b""
         self._output.clear()
         self._blocked = False
         self.hub.sessions.discard(self)

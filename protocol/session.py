@@ -60,6 +60,11 @@ class Session:
         return len(self._waiting) >= QUEUE_LIMIT
 
     @property
+    def in_value(self) -> bool:
+        """A request has begun that is not whole yet."""
+        return not self._input.idle
+
+    @property
     def queued(self) -> int:
         return len(self._waiting) + len(self._urgent)
 

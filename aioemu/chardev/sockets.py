@@ -45,6 +45,7 @@ class SocketChardev(Chardev):
         self._factory: FrontendFactory | None = None
         self._listener: UnixListener | socket.socket | None = None
         self._accepting = False
+        self._exhausted = False  # and has said so
         self._channels: list[SocketChannel] = []
         self._first: asyncio.Future[None] | None = None
         self._retry: asyncio.Task[None] | None = None
@@ -192,10 +193,13 @@ class SocketChardev(Chardev):
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as exc:
-            log.warning("chardev %s: accept: %s", self.id, exc.strerror)
+            if not self._exhausted:
+                log.warning("chardev %s: accept: %s; clients wait", self.id, exc.strerror)
+            self._exhausted = True
             self._pause_accepting()
             running_loop().call_later(ACCEPT_PAUSE_S, self._resume_accepting)
             return
+        self._exhausted = False
         self._take(sock)
 
     def _adopt(self, address: FdAddress) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -32,6 +33,7 @@ def run(config: MachineConfig) -> int:
     """Run the machine; returns the exit status."""
     gc.disable()  # until the guest runs: what is made on the way stays, and looking through it costs a tenth
     check_process(config)
+    raise_descriptor_limit()
     announcer = go_to_background(config.process)
     undo_log = configure(",".join((*config.log.items, *(f"trace:{p}" for p in config.log.traces))), config.log.file)
     pid_file = PidFile(config.process.pidfile) if config.process.pidfile is not None else None
@@ -42,6 +44,14 @@ def run(config: MachineConfig) -> int:
         if pid_file is not None:
             pid_file.remove()
         undo_log()
+
+
+def raise_descriptor_limit() -> None:
+    """As many as the administrator allows: the soft limit is for programs that use select, and clients are many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def check_process(config: MachineConfig) -> None:

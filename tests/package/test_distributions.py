@@ -66,7 +66,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     for name in ("protocol", "netdev", "blockdev"):
         modules = {"aioemu" / path.relative_to(ROOT) for path in (ROOT / name).rglob("*.py")}
         assert modules <= names
-    assert {Path("aioemu/py.typed"), Path("aioemu/_core.abi3.so"), Path("aioemu/_core.pyi")} <= names
+    data = ("py.typed", "_core.abi3.so", "_core.pyi", "protocol/schema.jsonl")
+    assert {Path("aioemu", name) for name in data} <= names
 
 
 def test_the_archive_holds_the_licence_and_the_sources(archive: Path) -> None:

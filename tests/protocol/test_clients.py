@@ -140,7 +140,8 @@ async def test_descriptors_of_a_client_that_leaves_are_closed(rig: Rig) -> None:
 async def test_client_that_never_reads_is_bounded_and_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of a client that does not read its answers stop; others are served, and events cut it off."""
     monkeypatch.setattr(monitor, "BUSY_BYTES", 1 << 16)
-    monkeypatch.setattr(monitor, "CUT_BYTES", 1 << 17)
+    monkeypatch.setattr(monitor, "CUT_LEAST_BYTES", 1 << 17)
+    monkeypatch.setattr(monitor, "CUT_TOTAL_BYTES", 1 << 18)
     stuck = await rig.negotiated()
     stuck.reader._transport.pause_reading()  # type: ignore[attr-defined]
     sent = asyncio.create_task(stuck.send(b'{"execute":"query-qmp-schema"}' * 20000))
