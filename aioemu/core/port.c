@@ -146,11 +146,17 @@ void core_port_drop_out(struct core_port *port, enum core_drop why, uint64_t fra
     add(&port->drop_out[why], frames);
 }
 
+/* One that was dropped counts as taken in a moment: until then there may seem to be less than none. */
+static uint64_t so_far(const _Atomic uint64_t *counter) {
+    uint64_t count = atomic_load(counter);
+    return count >> 63 ? 0 : count;
+}
+
 void core_port_stats(core_port *port, core_port_counts *counts) {
-    *counts = (core_port_counts){.out_frames = atomic_load(&port->out_frames),
-                                 .out_bytes = atomic_load(&port->out_bytes),
-                                 .in_frames = atomic_load(&port->in_frames),
-                                 .in_bytes = atomic_load(&port->in_bytes)};
+    *counts = (core_port_counts){.out_frames = so_far(&port->out_frames),
+                                 .out_bytes = so_far(&port->out_bytes),
+                                 .in_frames = so_far(&port->in_frames),
+                                 .in_bytes = so_far(&port->in_bytes)};
     for (int i = 0; i < CORE_DROP_COUNT; i++) {
         counts->drop_out[i] = atomic_load(&port->drop_out[i]);
         counts->drop_in[i] = atomic_load(&port->drop_in[i]);
