@@ -162,6 +162,13 @@ class Site:
             each.pop(name, None)
         self.kit.closers.release(name)
 
+    def id_of(self, name: str) -> str:
+        """What the user called a device; "" for one without an id."""
+        plugged = self.plugged.get(name)
+        if plugged is None:
+            return name if name in self.devices else ""
+        return name if plugged.path.endswith(f"/peripheral/{name}") else ""
+
     def behind(self, name: str) -> list[str]:
         """The devices on the bus of another one (ports of a virtio-serial device), the last added first."""
         return [each for each, plugged in reversed(self.plugged.items()) if plugged.parent == name]

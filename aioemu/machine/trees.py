@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from aioemu.devices.pci.bus import PciBus
     from aioemu.devices.pci.function import PciFunction
+    from aioemu.devices.properties import Live
     from aioemu.machine.site import Site
 
 INTERRUPT_LINE = 0x3C  # PCI 3.0, 6.2.4
@@ -25,6 +27,10 @@ CLASSES = {  # base class and subclass (PCI Code and ID Assignment 1.11)
     0x0780: "Communication controller",
     0x0880: "System peripheral",
 }
+
+SERIAL_BUS = "virtio-serial-bus"
+SAID_ELSEWHERE = ("realized", "hotplugged", "hotpluggable", "addr", "multifunction", "guest-stats")
+BOARD_NAMES = {"host bridge": "mch", "LPC bridge": "ICH9-LPC"}
 
 
 def pci_text(site: Site) -> str:
@@ -77,32 +83,74 @@ def _place(site: Site, bus: PciBus, devfn: int, function: PciFunction) -> PciPla
 
 
 def device_text(site: Site) -> str:
-    """The board's chips, then each PCI function with what is behind it."""
+    """The board's chips, then each PCI function with its properties and what is behind it."""
+    from aioemu.machine.onboard import list_parts  # few ask
+
     lines = ["bus: main-system-bus", "  type System"]
-    own = set(site.kit.chips) - {"pci"}
-    lines += [
-        f'  dev: {site.drivers.get(name, name)}, id "{name if name in site.drivers else ""}"' for name in sorted(own)
-    ]
+    on_bus = ("PCIE", "ISA", "mch", "ICH9-LPC", "pci-device")
+    for part in list_parts(site, 0):
+        if part.type not in on_bus and part.path.count("/") == 3:
+            lines += _device_lines(2, part.type, "", part.properties)
+    for name, plugged in site.plugged.items():
+        if "PCI" not in plugged.kind.bus and plugged.kind.bus != SERIAL_BUS:
+            lines += _device_lines(2, plugged.kind.name, site.id_of(name), _properties(site, name))
     root = next(iter(site.buses.values()), None)
     if root is not None:
-        lines.append('  dev: pci-host, id ""')
-        lines += _bus_lines(site, root, 2)
+        lines.append('  dev: q35-pcihost, id ""')
+        lines += _bus_lines(site, root, 4)
     return "".join(f"{line}\n" for line in lines)
 
 
+def _device_lines(depth: int, kind: str, name: str, properties: Mapping[str, Live]) -> Iterator[str]:
+    yield f'{" " * depth}dev: {kind}, id "{name}"'
+    for key, live in properties.items():
+        if key != "realized":
+            yield f"{' ' * depth}  {key} = {_shown(live.read())}"
+
+
+def _properties(site: Site, name: str) -> dict[str, Live]:
+    """A device's properties as they are now, without what is said of it elsewhere."""
+    from aioemu.machine.hotplug import HotPlug
+
+    found = HotPlug(site, lambda *told, **about: None).describe(name)
+    return {key: live for key, live in found.items() if key not in SAID_ELSEWHERE}
+
+
+def _shown(value: Any) -> str:
+    """A property's value as `info qtree` prints it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value} ({value & (1 << 64) - 1:#x})" if isinstance(value, int) else json.dumps(value)
+
+
 def _bus_lines(site: Site, bus: PciBus, depth: int) -> Iterator[str]:
-    indent = "  " * depth
+    indent = " " * depth
     yield f"{indent}bus: {bus.name}"
     yield f"{indent}  type PCIE"
     for devfn, function in sorted(bus.functions.items()):
-        name = _id(site, function)
-        yield f'{indent}  dev: {site.drivers.get(name, function.name)}, id "{name}"'
+        name, plugged = _id(site, function), site.plugged.get(function.name)
+        kind = plugged.kind.name if plugged is not None else BOARD_NAMES.get(function.name, function.name)
+        properties = _properties(site, function.name) if plugged is not None else {}
+        yield from _device_lines(depth + 2, kind, name, properties)
         yield f"{indent}    addr = {devfn >> 3:02x}.{devfn & 7}"
         where = f"{_number(bus):02x}:{devfn >> 3:02x}.{devfn & 7}"
         yield f"{indent}    class {_class(function)}, addr {where}, {_ids(function)}"
+        yield from (f"{indent}    {line}" for line in _bar_lines(function))
         behind = getattr(function, "behind", None)
         if behind is not None:
-            yield from _bus_lines(site, behind, depth + 2)
+            yield from _bus_lines(site, behind, depth + 4)
+        for port in site.behind(function.name):
+            held = site.plugged[port]
+            yield from _device_lines(depth + 4, held.kind.name, site.id_of(port), _properties(site, port))
+
+
+def _bar_lines(function: PciFunction) -> Iterator[str]:
+    for bar in sorted(function.bars, key=lambda bar: bar.spec.index):
+        base = bar.spec.base([function.bar[n] for n in range(len(function.bar))])
+        kind = "i/o" if bar.spec.kind == "io" else "mem"
+        first = (1 << 64) - 1 if base is None else base
+        last = (first + bar.spec.size - 1) & (1 << 64) - 1
+        yield f"bar {bar.spec.index}: {kind} at {first:#x} [{last:#x}]"
 
 
 def _describe(site: Site, function: PciFunction) -> Iterator[str]:
@@ -115,11 +163,12 @@ def _describe(site: Site, function: PciFunction) -> Iterator[str]:
     behind = getattr(function, "behind", None)
     if behind is not None:
         yield f"  BUS {_number(behind)}."
-    for bar in function.bars:
+    for bar in sorted(function.bars, key=lambda bar: bar.spec.index):
         kind = {"io": "I/O", "mem32": "32 bit memory", "mem64": "64 bit memory"}[bar.spec.kind]
         base = bar.spec.base([function.bar[n] for n in range(len(function.bar))])
-        place = f"{base:#06x} [{base + bar.spec.size - 1:#06x}]" if base is not None else "not set up"
-        yield f"  BAR{bar.spec.index}: {kind} at {place}."
+        kind = kind.replace("memory", "prefetchable memory") if bar.spec.prefetch else kind
+        place = f"at {base:#06x} [{base + bar.spec.size - 1:#06x}]." if base is not None else "(not mapped)"
+        yield f"  BAR{bar.spec.index}: {kind} {place}"
     yield f'  id "{_id(site, function)}"'
 
 
@@ -136,11 +185,11 @@ def _number(bus: PciBus) -> int:
 
 def _id(site: Site, function: PciFunction) -> str:
     """What the user called the device."""
-    return function.name if function.name in site.drivers else ""
+    return site.id_of(function.name)
 
 
 def _class(function: PciFunction) -> str:
-    return CLASSES.get(function.identity.class_code >> 8, f"Class {function.identity.class_code >> 8:04x}")
+    return CLASSES.get(function.identity.class_code >> 8, f"Class {function.identity.class_code >> 8:04d}")
 
 
 def _ids(function: PciFunction) -> str:

@@ -132,11 +132,12 @@ async def test_reports_show_the_devices(desk: Desk) -> None:
     pci = await desk.monitor.run("info pci")
     assert "  Bus  0, device   0, function 0:\n    Host bridge: PCI device 8086:29c0\n" in pci
     assert '      id "panic0"\n' in pci
-    assert "      BAR0: 32 bit memory at not set up.\n" in pci
+    assert "      BAR0: 32 bit memory (not mapped)\n" in pci
 
     tree = (await desk.monitor.run("info qtree")).splitlines()
     port = tree.index('      dev: pcie-root-port, id "port0"')
-    assert tree[port + 1] == "        addr = 01.0"
+    assert "        slot = 0 (0x0)" in tree[port:]
+    assert "        addr = 01.0" in tree[port:]
     assert "        bus: port0" in tree[port:]
     assert '          dev: pvpanic-pci, id "panic0"' in tree[port:]
     assert '  dev: isa-debug-exit, id "exit0"' in tree
