@@ -75,6 +75,33 @@ class Doorbells:
                 os.close(fd)
 
 
+class Running:
+    """A device's `run`: from when it is plugged in, and again with its next driver after it failed."""
+
+    def __init__(self, device: VirtioDevice) -> None:
+        self._device = device
+        self._task: asyncio.Task[None] | None = None
+        self._failed = True
+
+    def begin(self) -> None:
+        """Run it unless it runs, or ended by itself."""
+        if self._failed and not self._device.closed:
+            self._failed = False
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def end(self) -> None:
+        """Cancel it."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            await self._device.run()
+        except Exception as exc:
+            self._failed = True
+            self._device.failed(exc)
+
+
 class VirtioBay:
     """Plugs virtio devices into one machine."""
 
@@ -114,15 +141,10 @@ class VirtioBay:
         self.kit.closers.append(device.close)
         device.on_broken = lambda why: self._broken(name, why)
         if type(device).run is not VirtioDevice.run:
-            task = asyncio.get_running_loop().create_task(self._run(name, device))
-            self.kit.closers.append(task.cancel)
-
-    async def _run(self, name: str, device: VirtioDevice) -> None:
-        try:
-            await device.run()
-        except Exception as exc:
-            device.fail()
-            self._broken(name, repr(exc))
+            running = Running(device)
+            device.on_driven = running.begin
+            running.begin()
+            self.kit.closers.append(running.end)
 
     def _broken(self, name: str, why: str) -> None:
         self.kit.log.event("device-error", device=name, error=why)

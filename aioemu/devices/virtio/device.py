@@ -62,6 +62,7 @@ class VirtioDevice:
         self.closed = False
         self.on_running: Callable[[bool], None] = lambda running: None  # the transport's
         self.on_broken: Callable[[str], None] = lambda why: None  # the machine's
+        self.on_driven: Callable[[], None] = lambda: None  # the machine's: a driver begins
         offered = features | ring_features(self.ring)
         sizes = ffi.new("uint16_t[]", list(queue_sizes) or [0])
         made = lib.core_virtio_new(self.device_id, offered, sizes, len(queue_sizes), len(config))
@@ -118,6 +119,11 @@ class VirtioDevice:
         if not self.closed:
             lib.core_virtio_break(self.chip)
 
+    def failed(self, exc: Exception) -> None:
+        """The device's own code made a mistake: the driver has to reset it."""
+        self.fail()
+        self.on_broken(repr(exc))
+
     def close(self) -> None:
         """The machine goes away: chains that are out become void, and nothing here reaches the machine again."""
         self.reset()
@@ -155,11 +161,15 @@ class VirtioDevice:
         """The driver rang for queue `index`."""
         if self.running:
             queue = self.queues[index]
-            self.kicked(queue)
+            try:
+                self.kicked(queue)
+            except Exception as exc:
+                self.failed(exc)
             queue.kicked()
 
     def _start(self) -> None:
         self.running = True
+        self.on_driven()
         for index in range(len(self.queues)):
             lib.core_virtio_kick_fd(self.chip, index, self.bell(index))
         self.on_running(True)
