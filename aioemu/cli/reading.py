@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from aioemu.cli.draft import Draft
 
 HELP = ("help", "?")
+# groups of options that tell their parameters; the others take the word for the value of their first one
+GROUPS_WITH_HELP = ("action", "boot-opts", "msg", "overcommit", "rtc", "run-with", "sandbox", "smp-opts")
 
 
 class HelpRequest(Exception):  # noqa: N818 nothing is wrong
@@ -48,6 +50,8 @@ def read_option(draft: Draft, option: Option, word: str, text: str) -> None:
         raise ConfigError(f"{word}: asks a question, and does not describe a machine", word)
     if option.topic is not None:
         _look_for_help(option, text)
+    if text in HELP and option.group in GROUPS_WITH_HELP:
+        raise HelpRequest("group", option.group)
     where = where_of(word, text)
     opts = Options(where, _pairs(option, word, where, text))
     find_reader(option)(draft, Argument(where, text, opts))
@@ -86,6 +90,8 @@ def _pairs(option: Option, word: str, where: str, text: str) -> Pairs:
 def _look_for_help(option: Option, text: str) -> None:
     """`help`, or `X,help`."""
     assert option.topic is not None
+    if option.name in ("net", "nic") and any(key == "model" and value in HELP for key, value in pieces(text)):
+        raise HelpRequest("nic", None)
     bare = [(at, key) for at, (key, value) in enumerate(pieces(text)) if value is None]
     if any(key in HELP for _, key in bare):
         at, name = bare[0]

@@ -266,7 +266,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             _O("echr", "chardevs:echr", TEXT, "chr", "the control character of a muxed terminal, instead of Ctrl-A"),
             _O("nographic", "flag:nographic", FLAG, "", "no display; serial port and monitor on stdio"),
             _O("display", "life:display", KEYVAL, "none", "no display", "type", None, "display"),
-            _O("vga", "life:vga", TEXT, "none", "no graphics card"),
+            _O("vga", "life:vga", TEXT, "none", "no graphics card", topic="vga"),
             _O("vnc", "groups:vnc", OPTS, "display[,...]", "serve the display over VNC", "vnc", "vnc"),
             _O("spice", "group:spice", OPTS, "...", "serve the display over SPICE", group="spice"),
         ),

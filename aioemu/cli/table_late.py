@@ -85,7 +85,16 @@ LATE_SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             _O("no-user-config", "ignored:flag", FLAG, "", "no configuration file is read by itself"),
             _O("only-migratable", "ignored:flag", FLAG, "", "every device can be saved"),
             _O("audio", "ignored:no_audio", KEYVAL, "none", "there is no sound", "driver"),
-            _O("audiodev", "ignored:no_audio", KEYVAL, "none,id=name", "there is no sound", "driver", "audiodev"),
+            _O(
+                "audiodev",
+                "ignored:no_audio",
+                KEYVAL,
+                "none,id=name",
+                "there is no sound",
+                "driver",
+                "audiodev",
+                "audiodev",
+            ),
             _O(
                 "msg",
                 "ignored:msg",

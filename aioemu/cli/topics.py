@@ -57,14 +57,17 @@ def _cpu(name: str | None) -> str:
     from aioemu.accel.cpuid import MODELS
     from aioemu.accel.features import FEATURES
 
-    models = [f"x86 {model.name:<{NAME_COLUMN}}  {model.description}" for model in MODELS.values()]
+    models = [f"  {model.name:<{NAME_COLUMN}}  {model.description}" for model in MODELS.values()]
     flags = textwrap.wrap(" ".join(sorted(FEATURES)), FEATURE_WIDTH, break_on_hyphens=False)
     return "\n".join(["Available CPUs:", *models, "", "Recognized CPUID flags:", *(f"  {line}" for line in flags)])
 
 
 def _device(name: str | None) -> str:
-    from aioemu.devices.catalog import device_help, devices_help
+    from aioemu.devices.catalog import DEVICES, device_help, devices_help
 
+    if name is not None and name not in {device.name for device in DEVICES}:
+        hint = did_you_mean(name, [device.name for device in DEVICES])
+        raise ConfigError(f"-device {name},help: Device '{name}' not found{hint}", "-device")
     return devices_help() if name is None else device_help(name)
 
 
@@ -82,6 +85,29 @@ def _display(name: str | None) -> str:
     return "Available display backend types:\nnone"
 
 
+def _vga(name: str | None) -> str:
+    return f"{'none':<{NAME_COLUMN}} no graphic card"
+
+
+def _audiodev(name: str | None) -> str:
+    return "Available audio drivers:\nnone"
+
+
+def _nic(name: str | None) -> str:
+    from aioemu.machine.nic_options import MODELS
+
+    return "\n".join(["Available NIC models for this configuration:", *MODELS])
+
+
+def _group(name: str | None) -> str:
+    """The parameters of an option group."""
+    from aioemu.config.option_groups import parameters
+
+    kinds = {"string": "str", "boolean": "bool (on/off)", "number": "num", "size": "size"}
+    lines = [f"  {key}=<{kinds[kind]}>" for key, kind in sorted(parameters(name or ""))]
+    return "\n".join([f"{name} options:", *lines])
+
+
 def _log(name: str | None) -> str:
     from aioemu.log import describe_items
 
@@ -89,22 +115,36 @@ def _log(name: str | None) -> str:
 
 
 def _netdev(name: str | None) -> str:
-    """The back ends that the machine serves."""
-    return _served("netdev", "Available netdev backend types:", name, "")
+    """The back ends that the machine serves; of one, its options."""
+    if name is None:
+        return _served("netdev", "Available netdev backend types:", "")
+    from aioemu.netdev.options import option_name
+    from aioemu.netdev.registry import find_back_end
+
+    types = {"str": "str", "bool": "bool (on/off)", "int": "num", "tuple[str, ...]": "str", "dict[str, Any]": "address"}
+    fields = dataclasses.fields(find_back_end(name).Options)
+    lines = [f"  {option_name(each.name)}=<{types[str(each.type).removesuffix(' | None')]}>" for each in fields]
+    return "\n".join([f"{name} options:", *sorted(lines)])
 
 
 def _object(name: str | None) -> str:
-    """The objects that the machine serves."""
-    return _served("object", "List of user creatable objects:", name, "  ")
+    """The objects that the machine serves; of one, its properties."""
+    if name is None:
+        return _served("object", "List of user creatable objects:", "  ")
+    from aioemu.devices.properties import describe_properties
+    from aioemu.machine.object_types import OBJECT_TYPES
+
+    kinds = {each.name: each for each in OBJECT_TYPES}
+    if name not in kinds:
+        hint = did_you_mean(name, list(kinds))
+        raise ConfigError(f"-object {name},help: Parameter 'qom-type' does not accept value '{name}'{hint}", "-object")
+    return "\n".join([f"{name} options:", *describe_properties(kinds[name].properties)])
 
 
-def _served(option: str, title: str, name: str | None, indent: str) -> str:
+def _served(option: str, title: str, indent: str) -> str:
     from aioemu.machine.served import SERVED
 
     kinds = sorted(each.partition(":")[2] for each in SERVED if each.startswith(f"{option}:"))
-    if name is not None:
-        _known(option, name, kinds)
-        return f"{name}: its options are those of QEMU; see docs/compatibility.md for what differs"
     return "\n".join([title, *(f"{indent}{kind}" for kind in kinds)])
 
 
@@ -116,12 +156,16 @@ def _known(what: str, name: str, names: Iterable[str]) -> None:
 
 TOPICS: dict[str, Callable[[str | None], str]] = {
     "accel": _accel,
+    "audiodev": _audiodev,
     "chardev": _chardev,
     "cpu": _cpu,
     "device": _device,
     "display": _display,
+    "group": _group,
     "log": _log,
     "machine": _machine,
     "netdev": _netdev,
+    "nic": _nic,
     "object": _object,
+    "vga": _vga,
 }

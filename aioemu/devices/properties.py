@@ -25,6 +25,8 @@ LIMITS = {
 }
 
 
+ABOUT_COLUMN = 24  # where the words about a property start in help
+
 # the words of enumerations, by QEMU's names of them
 WORDS: Mapping[str, tuple[str, ...]] = {
     "OnOffAuto": ("on", "off", "auto"),
@@ -119,9 +121,11 @@ def describe_properties(schema: type[Any]) -> list[str]:
     lines = []
     for field in sorted(dataclasses.fields(schema), key=property_name):
         kind, about = field.metadata["kind"], field.metadata["about"]
-        default = "on" if field.default is True else "off" if field.default is False else field.default
+        value = default_of(field)
+        default = "on" if value is True else "off" if value is False else value
         shown = "" if default is None else f" (default: {default})"
-        lines.append(f"  {property_name(field)}=<{kind}>{f' - {about}' if about else ''}{shown}")
+        line = f"  {property_name(field)}=<{kind}>"
+        lines.append(f"{line:<{ABOUT_COLUMN}} - {about}{shown}" if about or shown else line)
     return lines
 
 

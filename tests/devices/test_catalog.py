@@ -18,8 +18,8 @@ def test_help_lists_every_device_with_its_bus() -> None:
 
 def test_device_help_lists_every_property() -> None:
     """`-device X,help` names type and default."""
-    assert "  iobase=<uint32> - first port (default: 1281)" in device_help("isa-debug-exit").splitlines()
-    assert "  chardev=<str> - ID of a chardev to use as a backend" in device_help("isa-serial").splitlines()
+    assert "  iobase=<uint32>        - first port (default: 1281)" in device_help("isa-debug-exit").splitlines()
+    assert "  chardev=<str>          - ID of a chardev to use as a backend" in device_help("isa-serial").splitlines()
 
 
 def test_unknown_device_names_the_nearest() -> None:
