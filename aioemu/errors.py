@@ -52,3 +52,13 @@ class MonitorError(EmuError):
     def __init__(self, message: str, error_class: str = "GenericError") -> None:
         super().__init__(message)
         self.error_class = error_class
+
+
+class Hint(str):
+    """A note of an error that says what may be behind it; people see it below the message."""
+
+
+def with_hints(exc: BaseException) -> str:
+    """An error's message and its hints, a line each; other notes are for whoever embeds a machine."""
+    notes = getattr(exc, "__notes__", ())
+    return "\n".join((str(exc), *(note for note in notes if isinstance(note, Hint))))

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator
 
 from aioemu.blockdev.permissions import NAMES, Permission
-from aioemu.errors import ConfigError, HostError
+from aioemu.errors import ConfigError, Hint, HostError
 
 USED_BASE, UNSHARED_BASE = 100, 200
 _FLOCK = struct.Struct("@hhqqi4x")  # struct flock of Linux on 64-bit hosts
@@ -74,7 +74,7 @@ class ImageLock:
 
     def _refuse(self, words: str) -> None:
         refusal = ConfigError(words)
-        refusal.add_note(f"Is another process using the image [{self._filename}]?")
+        refusal.add_note(Hint(f"Is another process using the image [{self._filename}]?"))
         raise refusal
 
 

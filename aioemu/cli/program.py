@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from aioemu.errors import EmuError
+from aioemu.errors import EmuError, with_hints
 
 # first words that are commands of their own: module:function, called with the rest of the arguments
 COMMANDS = {"qmp-shell": "aioemu.cli.qmp_shell:main"}
@@ -24,7 +24,7 @@ def run_program(argv: Sequence[str]) -> int:
         status = _answer(argv)
         return _run_machine(argv) if status is None else status
     except EmuError as exc:
-        print("\n".join((f"aioemu: {exc}", *getattr(exc, "__notes__", ()))), file=sys.stderr)
+        print(f"aioemu: {with_hints(exc)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of -help has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

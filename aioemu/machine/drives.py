@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aioemu.config import DeviceOptions, MachineConfig
-from aioemu.errors import ConfigError, EmuError, MonitorError
+from aioemu.errors import ConfigError, EmuError, MonitorError, with_hints
 from aioemu.log import Log
 
 if TYPE_CHECKING:
@@ -90,12 +90,14 @@ class Drives:
             try:
                 await self.graph.add({"driver": group.type, **group.values})
             except EmuError as exc:
-                raise ConfigError(f"-blockdev {_shown(group.type, group.values)}: {_told(exc)}", "-blockdev") from exc
+                raise ConfigError(
+                    f"-blockdev {_shown(group.type, group.values)}: {with_hints(exc)}", "-blockdev"
+                ) from exc
         for group in self._config.drives:
             try:
                 await self.add(group.id, group.values)
             except EmuError as exc:
-                told = _told(exc).removeprefix("-drive: ")
+                told = with_hints(exc).removeprefix("-drive: ")
                 shown = _shown(None, {**group.values, "id": group.id})
                 raise ConfigError(f"-drive {shown}: {told}", "-drive") from exc
 
@@ -334,11 +336,6 @@ class _Monitor:
 
     def child_resized(self, role: str, size: int) -> None:
         """Known already."""
-
-
-def _told(exc: BaseException) -> str:
-    """An error with its hints."""
-    return "\n".join((str(exc), *getattr(exc, "__notes__", ())))
 
 
 def _shown(kind: str | None, values: Mapping[str, Any]) -> str:

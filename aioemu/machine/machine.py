@@ -39,7 +39,7 @@ from aioemu.machine.runstate import Cause, ExitStatus, RunState
 from aioemu.machine.serial import SerialPorts
 from aioemu.machine.served import SERVED
 from aioemu.machine.site import Site
-from aioemu.machine.vcpus import enter
+from aioemu.machine.vcpus import enter, wait
 from aioemu.machine.views import Views
 from aioemu.memory.guest import GuestMemory
 
@@ -178,6 +178,7 @@ class Machine(Views):
         if boot.kernel is None:
             if tables is not None:
                 tables.write(self.memory)
+            wait(self.native)
             return
         from aioemu.boot.loader import BootFiles, KernelImage, load  # a machine without a kernel needs no loader
 

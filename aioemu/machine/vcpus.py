@@ -26,6 +26,17 @@ def enter(native: Native, entry: BootEntry) -> None:
         raise AccelError(f"the boot processor cannot start in mode {entry.mode.value} (error {-rc})")
 
 
+def wait(native: Native) -> None:
+    """Have the boot processor wait where a reset leaves it: there is nothing that it could run.
+
+    A KVM without interrupt controller in the kernel knows no such state; the processor then runs what memory holds.
+    """
+    state: Any = ffi.new("core_cpu_state *")
+    if lib.core_vcpu_get_state(native.ptr, 0, state) == 0:
+        state.halted = 1
+        lib.core_vcpu_set_state(native.ptr, 0, state)
+
+
 def _fill(state: Any, entry: BootEntry) -> None:
     for i in range(16):
         state.gpr[i] = 0
