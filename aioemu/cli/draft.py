@@ -102,6 +102,8 @@ class Draft:
         for option, given in (("-append", self.append), ("-initrd", self.initrd)):
             if given and self.kernel is None:
                 raise ConfigError(f"{option} only allowed with -kernel option", option)
+        if self.globals:
+            self._check_globals()
         add_default_ports(self)
         self._check_chardevs()
         return MachineConfig(
@@ -142,6 +144,24 @@ class Draft:
         if self.accel and self.machine_accel:
             raise ConfigError("-accel and -machine accel= cannot be used together", "-accel")
         return tuple(self.accel) or tuple(AccelOptions(name) for name in self.machine_accel)
+
+    def _check_globals(self) -> None:
+        """A default for what is not there is said to have no effect; one that its device does not have is an error."""
+        import dataclasses
+
+        from aioemu.devices.catalog import DEVICES  # loads every device there is
+        from aioemu.devices.pci.place import PLACE_NAMES
+
+        known = {each.name: each for each in DEVICES}
+        for each in self.globals:
+            shown, found = f"{each.driver}.{each.property}={each.value}", known.get(each.driver)
+            if found is None:
+                self.warnings.append(f"-global {shown}: no effect: there is no device of this name")
+                continue
+            names = {*(field.name for field in dataclasses.fields(found.properties)), *PLACE_NAMES}
+            if each.property.replace("-", "_") not in names:
+                message = f"Property '{each.driver}.{each.property}' not found"
+                raise ConfigError(f"can't apply global {shown}: {message}", "-global")
 
     def _check_chardevs(self) -> None:
         """Whatever names a chardev names one that is there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import readline
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -33,11 +33,15 @@ class Schema:
         entity = self._of.get(name)
         return entity if entity is not None and entity["meta-type"] == "command" else None
 
-    def members(self, name: str) -> list[Entity]:
-        """A command's arguments."""
+    def members(self, name: str, given: Mapping[str, str] | None = None) -> list[Entity]:
+        """A command's arguments; with those that come along with what is `given` for the one that chooses."""
         command = self.command(name)
-        found: list[Entity] = self._of[command["arg-type"]].get("members", []) if command is not None else []
-        return found
+        if command is None:
+            return []
+        of = self._of[command["arg-type"]]
+        chosen = (given or {}).get(of.get("tag", ""))
+        more = (self._of[each["type"]] for each in of.get("variants", ()) if each["case"] == chosen)
+        return [*of.get("members", []), *(member for each in more for member in each.get("members", []))]
 
     def values(self, type_name: str) -> list[str]:
         """The values that a type has, if they can be told."""
@@ -82,12 +86,12 @@ class Schema:
             return [f"help {name}" for name in self._of if self.command(name) and name.startswith(last)]
         if not words or self.command(words[0]) is None:
             return []
-        members = {each["name"]: each for each in self.members(words[0])}
+        given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        members = {each["name"]: each for each in self.members(words[0], given)}
         key, equals, value = last.partition("=")
         if equals:
             known = self.values(members[key]["type"]) if key in members else []
             return [f"{before} {key}={each}" for each in known if each.startswith(value)]
-        given = {word.partition("=")[0] for word in words[1:]}
         return [f"{before} {name}=" for name in members if name.startswith(key) and name not in given]
 
 

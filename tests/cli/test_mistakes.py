@@ -58,6 +58,10 @@ def config(line: str | Sequence[str]) -> MachineConfig:
         ("-device id=x", "Parameter 'driver' is missing"),
         ("-device x,id=1", "Parameter 'id' expects an identifier"),
         ("-global foo", "-global foo: expected driver.property=value"),
+        (
+            "-global virtio-rng-pci.zz=1",
+            "can't apply global virtio-rng-pci.zz=1: Property 'virtio-rng-pci.zz' not found",
+        ),
         ("-set a.b=c", "-set a.b=c: expected group.id.key=value"),
         ("-set a.b.c=d", "There is no option group 'a'"),
         ("-set device.b.c=d", 'there is no device "b" defined'),

@@ -195,6 +195,13 @@ def test_qmp_listens_by_itself(option: str, listens: bool) -> None:
     assert not explicit.listen_if_free
 
 
+def test_defaults_for_what_is_not_there_are_said() -> None:
+    """-global for a device that does not exist has no effect, and is not silent; one for a device that does is."""
+    _, warnings = read_command_line(["-global", "PIIX4_PM.disable_s3=1", "-global", "virtio-net-pci.host_mtu=1400"])
+
+    assert warnings == ["-global PIIX4_PM.disable_s3=1: no effect: there is no device of this name"]
+
+
 @pytest.mark.parametrize(
     ("line", "serials", "monitors", "chardevs"),
     [

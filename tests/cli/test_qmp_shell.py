@@ -176,3 +176,5 @@ async def test_completion_offers_what_is_left(rig: Rig) -> None:
     assert schema.complete("ringbuf-read nope=") == []
     assert schema.complete("nope d") == []
     assert schema.complete("help ringbuf-r") == ["help ringbuf-read"]
+    assert schema.complete("object-add qom-type=iothread poll-m") == ["object-add qom-type=iothread poll-max-ns="]
+    assert schema.complete("object-add poll-m") == []
