@@ -1,4 +1,4 @@
-"""A bounded cache of metadata tables: loads each once, keeps the least recently used out, never drops what is dirty.
+"""A bounded cache of metadata tables: loads each once, drops the least recently used, never what the disk has not yet.
 
 `room` is awaited when only dirty tables could go: it writes them (a commit), after which they can. It is not asked
 while a commit itself loads tables. Whoever changes a table does so between two awaits, with the table just got.
@@ -7,6 +7,7 @@ while a commit itself loads tables. Whoever changes a table does so between two 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 
 from aioemu.blockdev.qcow2.tables import Table, Writeback
@@ -28,6 +29,7 @@ class TableCache:
         self.set_limit(size_max)
         self._tables: dict[int, Table] = {}
         self._loading: dict[int, asyncio.Task[Table]] = {}
+        self._wanted: Counter[int] = Counter()  # by those who wait for it: it stays until they have seen it
 
     def set_limit(self, size_max: int) -> None:
         """Keep so many bytes of tables, two tables at least; more go when the next one comes."""
@@ -55,12 +57,24 @@ class TableCache:
                 return table
             if committing:  # at the end of all, when nothing else can run
                 return self._tables.setdefault(offset, await self._load(offset))
-            await self.make_room()
-            task = self._loading.get(offset)
-            if task is None:
-                task = self._loading[offset] = asyncio.get_running_loop().create_task(self._fetch(offset))
-            # a waiter that is cancelled does not take the load from the others
-            await asyncio.shield(task)
+            self._wanted[offset] += 1
+            try:
+                await self._bring(offset)
+                if (table := self.peek(offset)) is not None:
+                    return table
+            finally:
+                self._wanted[offset] -= 1
+                if not self._wanted[offset]:
+                    del self._wanted[offset]
+
+    async def _bring(self, offset: int) -> None:
+        """Wait until somebody has loaded the table."""
+        await self.make_room()
+        task = self._loading.get(offset)
+        if task is None:
+            task = self._loading[offset] = asyncio.get_running_loop().create_task(self._fetch(offset))
+        # a waiter that is cancelled does not take the load from the others
+        await asyncio.shield(task)
 
     async def _fetch(self, offset: int) -> Table:
         """Load one table and keep it."""
@@ -100,8 +114,9 @@ class TableCache:
 
     def _evict(self) -> bool:
         """Drop clean tables down to the bound; False where all of them were dirty."""
-        for offset in [offset for offset, table in self._tables.items() if not table.dirty]:
+        for offset, table in tuple(self._tables.items()):
             if len(self._tables) < self.tables_max:
                 break
-            self.drop(offset)
+            if not table.dirty and not table.writes and offset not in self._wanted:
+                self.drop(offset)
         return len(self._tables) < self.tables_max

@@ -65,6 +65,8 @@ class Committer:
                 write.undo()
             image.allocator.freed[:0] = freed
             raise
+        for write in (write for step in steps for write in step):
+            write.done()
         await image.allocator.drop(freed)
 
     async def _write_steps(self, steps: Sequence[Sequence[Writeback]]) -> None:
@@ -101,6 +103,7 @@ class Committer:
                 except BaseException:
                     write.undo()
                     raise
+                write.done()
         image.store.debug_event("refblock_alloc_write_table")
         await image.store.write(table.offset, encode(table.entries))
         await self._barrier()

@@ -157,10 +157,12 @@ async def _fix_copied(image: Image, references: References) -> None:
                 table.put(at, each & ~COPIED | alone)
     for write in image.l2_cache.take_dirty():
         await image.store.write(write.offset, write.data)
+        write.done()
     await image.store.flush()
     l1 = image.l1.take()
     if l1 is not None:
         await image.store.write(l1.offset, l1.data)
+        l1.done()
 
 
 async def _write_counts(image: Image, references: References) -> None:

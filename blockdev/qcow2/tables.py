@@ -19,13 +19,14 @@ SWAP: Final = sys.byteorder == "little"
 class Table:
     """One table of fixed-width numbers at one place in the image."""
 
-    __slots__ = ("entries", "high", "live", "low", "offset")
+    __slots__ = ("entries", "high", "live", "low", "offset", "writes")
 
     def __init__(self, offset: int, entries: array[int]) -> None:
         self.offset = offset
         self.entries = entries
         self.low = self.high = 0  # the dirty bytes
         self.live = True
+        self.writes = 0  # that are under way: until they are done the disk has an older table
 
     @classmethod
     def load(cls, offset: int, data: bytes | bytearray | memoryview, code: str) -> Table:
@@ -62,11 +63,12 @@ class Table:
         self.entries[index : index + len(run)] = run
 
     def take(self) -> Writeback | None:
-        """The dirty part as it is now, which counts as written from here on; `Writeback.undo` says otherwise."""
+        """The dirty part as it is now, which counts as written from here on; `done` or `undo` says what came of it."""
         if not self.dirty:
             return None
         low, high = self.low, self.high
         self.low = self.high = 0
+        self.writes += 1
         width = self.entries.itemsize
         return Writeback(self, low, high, encode(self.entries[low // width : high // width]))
 
@@ -85,9 +87,14 @@ class Writeback:
     def offset(self) -> int:
         return self.table.offset + self.low
 
+    def done(self) -> None:
+        """The disk has it."""
+        self.table.writes -= 1
+
     def undo(self) -> None:
         """The write did not happen: the part is dirty again."""
         table = self.table
+        table.writes -= 1
         if table.dirty:
             table.low, table.high = min(self.low, table.low), max(self.high, table.high)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import random
 from contextlib import suppress
@@ -193,3 +194,42 @@ async def test_a_write_that_fails_is_an_error_and_the_image_stays_whole(
         await node.close()
         (tmp_path / "closed.qcow2").write_bytes(file.content)
         check(tmp_path / "closed.qcow2")
+
+
+class SlowFile(MemoryFile):
+    """One whose writes take some turns of the loop."""
+
+    async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await super().write(offset, data)
+
+
+@pytest.mark.parametrize("options", ["cluster_size=512", "cluster_size=512,refcount_bits=64", "cluster_size=1k"])
+async def test_tables_stay_until_they_are_written(tmp_path: Path, options: str) -> None:
+    """A cache of two tables, and flushes while others need tables: none is read back before its write was through."""
+    size = 2048 * KIB
+    file = SlowFile(make(tmp_path / "disk.qcow2", size, options).read_bytes())
+    node = await open_memory(file, discard="unmap", l2_cache_size=1024, refcount_cache_size=1024)
+    truth = bytearray(size)
+    chooser = random.Random(options)
+
+    async def work(number: int) -> None:
+        for _ in range(120):
+            at = (chooser.randrange(size // SECTOR // 8) * 8 + number) * SECTOR
+            byte = chooser.randrange(256)
+            if byte:
+                await node.write(at, bytes((byte,)) * SECTOR)
+            else:
+                await node.write_zeroes(at, SECTOR, unmap=True)
+            truth[at : at + SECTOR] = bytes((byte,)) * SECTOR
+            if chooser.random() < 0.3:
+                await node.flush()
+
+    await asyncio.gather(*(work(number) for number in range(8)))
+    assert await node.read(0, size) == truth
+    await node.close()
+    (tmp_path / "closed.qcow2").write_bytes(file.content)
+    check(tmp_path / "closed.qcow2")
+    node = await open_memory(file)
+    assert await node.read(0, size) == truth
