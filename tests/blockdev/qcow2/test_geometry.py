@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from aioemu.errors import ConfigError
 from tests.blockdev.qcow2.conftest import opened
 from tests.blockdev.qcow2.test_conformance import Op, read_by_extents, settle
 from tests.blockdev.qcow2.tools import KIB, MIB, check, contents, facts, fill, needs_tools, run
+from tests.devices.virtio.disks import DISCARD, FLUSH, OK, READ, WRITE, WRITE_ZEROES, disk
 
 pytestmark = needs_tools
 LIVES = 16  # of the suite
@@ -104,13 +106,13 @@ def make_chain(folder: Path, geometry: Geometry, chooser: random.Random) -> list
     return ["-b", "middle.qcow2", "-F", "qcow2"]
 
 
-def draw_op(chooser: random.Random, size: int, *, ours: bool = True) -> Op:
+def draw_op(chooser: random.Random, size: int, *, ours: bool = True, large: bool = True) -> Op:
     """An operation on a disk of this size."""
     kinds = ["write"] * 3 + ["zero", "unmap", "discard"] + (["place"] * 3 + ["flush"] if ours else [])
     what = chooser.choice(kinds)
     first = chooser.randrange(size // 512)
     count = chooser.choice((1, chooser.randrange(1, 17), chooser.randrange(1, 400), chooser.randrange(1, size // 512)))
-    length = max(min(count, size // 512 - first), 1)
+    length = max(min(count if large else count % 130, size // 512 - first), 1)
     return Op(what, first * 512, length * 512, chooser.randrange(1, 256) if what in ("write", "place") else 0)
 
 
@@ -129,12 +131,21 @@ class Life:
         self.snapshots: dict[str, bytes] = {}
         self.did: list[str] = [f"{self.geometry}"]
 
-    def draw(self, *, ours: bool = True) -> Op:
-        return draw_op(self.chooser, len(self.truth), ours=ours)
+    def draw(self, *, ours: bool = True, large: bool = True) -> Op:
+        return draw_op(self.chooser, len(self.truth), ours=ours, large=large)
 
     async def run(self) -> None:
         """A few steps of anything, each judged."""
-        steps = [self.theirs, self.ours, self.ours, self.ours, self.resize_here, self.resize_there, self.snapshot]
+        steps = [
+            self.theirs,
+            self.ours,
+            self.ours,
+            self.driven,
+            self.driven,
+            self.resize_here,
+            self.resize_there,
+            self.snapshot,
+        ]
         for _ in range(self.chooser.randrange(2, 7)):
             step = self.chooser.choice(steps)
             self.did.append(step.__name__)
@@ -189,12 +200,7 @@ class Life:
 
     async def some(self, node: Qcow2Node) -> None:
         """One operation, or several apart from each other at once."""
-        ops: list[Op] = []
-        for _ in range(self.chooser.choice((1, 1, 4))):
-            op = self.draw()
-            if all(op.offset + op.size <= other.offset or other.offset + other.size <= op.offset for other in ops):
-                ops.append(op)
-        self.did += [f"{op}" for op in ops]
+        ops = self.apart([self.draw() for _ in range(self.chooser.choice((1, 1, 4)))])
         await asyncio.gather(*(op.on(node) for op in ops))
         for op in ops:
             if op.what == "discard":
@@ -210,6 +216,48 @@ class Life:
         assert await read_by_extents(node) == self.truth
         run("qemu-img", "check", "-q", "-U", "-f", "qcow2", self.path)
         await node.reopen(dataclasses.replace(before, read_only=False))
+
+    async def driven(self) -> None:
+        """A guest's driver, with several requests under way at once, on a disk with caches of any size."""
+        node: dict[str, Any] = {"driver": "qcow2", "discard": self.chooser.choice(("unmap", "ignore"))}
+        node["file"] = {"driver": "file", "filename": str(self.path)}
+        if self.chooser.random() < 0.5:
+            node |= {"l2-cache-size": 4096, "refcount-cache-size": 4096}
+        self.did.append(f"{node}")
+        async with disk(node, thread=self.chooser.random() < 0.5) as made:
+            for _ in range(self.chooser.randrange(2, 20)):
+                ops = self.apart([self.draw(large=False) for _ in range(self.chooser.choice((1, 3, 6)))])
+                waiting = [(op, made.put(*self.request(op), cut=64 * KIB)) for op in ops]
+                made.rings[0].kick()
+                for op, (number, writable, room) in waiting:
+                    await made.wait(number)
+                    assert made.back(writable, room)[0] == OK
+                    if op.what != "discard":
+                        op.on_truth(self.truth)
+                for op in ops:
+                    if op.what == "discard":
+                        await settle(made.device.engine.backend.node, op, self.truth)
+            for at in range(0, len(self.truth), 64 * KIB):
+                size = min(64 * KIB, len(self.truth) - at)
+                assert await made.ask(READ, at // 512, room=size) == (OK, bytes(self.truth[at : at + size]))
+
+    def request(self, op: Op) -> tuple[int, int, bytes]:
+        """An operation as a driver asks for it."""
+        if op.what in ("write", "place"):
+            return WRITE, op.offset // 512, bytes((op.byte,)) * op.size
+        if op.what == "flush":
+            return FLUSH, 0, b""
+        kind = DISCARD if op.what == "discard" else WRITE_ZEROES
+        return kind, 0, struct.pack("<QII", op.offset // 512, op.size // 512, op.what == "unmap")
+
+    def apart(self, ops: list[Op]) -> list[Op]:
+        """Those that touch nothing that one before them touches."""
+        found: list[Op] = []
+        for op in ops:
+            if all(op.offset + op.size <= other.offset or other.offset + other.size <= op.offset for other in found):
+                found.append(op)
+        self.did += [f"{op}" for op in found]
+        return found
 
     async def resize_here(self) -> None:
         size = self.new_size()
