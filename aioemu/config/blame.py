@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,10 +27,17 @@ def blaming(option: str, kind: str | None, values: Mapping[str, Any]) -> Iterato
 def spell(kind: str | None, values: Mapping[str, Any]) -> str:
     """An option's argument as the user knows it again."""
     words = [kind] if kind else []
-    return ",".join([*words, *(f"{key}={_value(value)}" for key, value in values.items() if value is not None)])
+    return ",".join([*words, *(word for key, value in values.items() for word in _words(key, value))])
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return (value if isinstance(value, str) else json.dumps(value)).replace(",", ",,")
+def _words(key: str, value: Any) -> Iterator[str]:
+    """`key=value`; of a structure one word for each member, of a list one for each element."""
+    if isinstance(value, Mapping):
+        for member, inner in value.items():
+            yield from _words(f"{key}.{member}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _words(key, inner["str"] if isinstance(inner, Mapping) and list(inner) == ["str"] else inner)
+    elif value is not None:
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        yield f"{key}={text.replace(',', ',,')}"
