@@ -32,6 +32,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "OnOffAuto": ("on", "off", "auto"),
     "BlockdevOnError": ("report", "ignore", "enospc", "stop", "auto"),
     "NetFilterDirection": ("all", "rx", "tx"),
+    "QCryptoSecretFormat": ("raw", "base64"),
     "NetfilterInsert": ("before", "behind"),
 }
 

@@ -18,6 +18,7 @@ from aioemu.devices.properties import Live, prop, property_values
 from aioemu.errors import ConfigError
 from aioemu.machine.filters import FilterDumpProperties, make_filter_dump
 from aioemu.machine.iothread import IoThreadProperties
+from aioemu.machine.secret import SecretProperties, make_secret
 from aioemu.memory.guest import RamBackend
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ OBJECT_TYPES: tuple[ObjectType, ...] = (
     ObjectType(
         "rng-random", "entropy of a file", RngRandomProperties, lambda m, name, given: Rng("rng-random", given.filename)
     ),
+    ObjectType("secret", "a password or key", SecretProperties, make_secret),
     ObjectType(
         "throttle-group",
         "limits that disks share",

@@ -77,7 +77,8 @@ class Objects:
         if any(
             each.name == group.type and each.late is late for each in OBJECT_TYPES
         ):  # others have a part of their own
-            with blaming("-object", group.type, {"id": group.id, **group.values}):
+            shown = {key: value for key, value in group.values.items() if key != "data"}  # which may be a secret
+            with blaming("-object", group.type, {"id": group.id, **shown}):
                 self._make(group.type or "", group.id or "", group.values)
 
     async def add(self, kind: str, name: str, values: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ SERVED = frozenset(
         "object:memory-backend-ram",
         "object:rng-builtin",
         "object:rng-random",
+        "object:secret",
         "object:throttle-group",
         "qtest",
         "snapshot",

@@ -29,6 +29,7 @@ class ObjectType(StrEnum):
     MEMORY_BACKEND_RAM = "memory-backend-ram"
     RNG_BUILTIN = "rng-builtin"
     RNG_RANDOM = "rng-random"
+    SECRET = "secret"  # noqa: S105 a type, no secret
     THROTTLE_GROUP = "throttle-group"
 
 
