@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aioemu.api import Machine
+from aioemu.blockdev.qcow2.create import create_image
 from aioemu.config import MachineConfig, OptionGroup
 from aioemu.images import PROMPT, debian_guest
+from aioemu.log import Event
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(180)]
 
@@ -25,9 +29,9 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def machine(node: dict[str, Any], devices: list[str]) -> Machine:
+def machine(node: dict[str, Any], devices: list[str], modules: tuple[str, ...] = ()) -> Machine:
     """A q35 with a node and these devices, at a shell."""
-    guest = debian_guest(modules=["virtio_pci", "virtio_blk"])
+    guest = debian_guest(modules=["virtio_pci", "virtio_blk", *modules])
     driver = node.pop("driver")
     return Machine(
         MachineConfig(
@@ -63,6 +67,58 @@ async def test_a_full_disk_stops_the_machine_until_cont(image: Path) -> None:
         await vm.qmp("cont")
         await vm.console.expect("ended 0", LIMIT_S)
     assert image.read_bytes()[:8] == b"sosososo"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for three MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3M", "aioemu-test", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user cannot mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+FILL = """mke2fs /dev/vda >/dev/null && mkdir -p /m && mount -t ext4 /dev/vda /m &&
+for i in 1 2 3 4 5; do head -c 2000000 /dev/urandom >/m/$i || exit; done; md5sum /m/? >/sums && umount /m &&
+echo 3 >/proc/sys/vm/drop_caches && mount -t ext4 /dev/vda /m && md5sum -c -s /sums && umount /m &&
+! dmesg | grep -i "i/o error" && echo all-there"""
+
+
+@pytest.mark.parametrize(("form", "iothread"), [("raw", ""), ("qcow2", ",iothread=io0")])
+async def test_a_host_without_room_loses_nothing(small: Path, form: str, iothread: str) -> None:
+    """A guest fills a disk on a host that is full again and again: each time it stands still, and goes on when there is
+    room; it never hears of an error, and every byte is there."""
+    image = small / "disk"
+    if form == "raw":
+        image.touch()
+        os.truncate(image, 64 << 20)
+    else:
+        await create_image(str(image), 64 << 20)
+    node = {"driver": form, "file": {"driver": "file", "filename": str(image)}}
+    async with machine(node, [f"virtio-blk-pci,drive=n,werror=enospc{iothread}"], modules=("ext4",)) as vm:
+        await vm.console.expect(PROMPT, LIMIT_S)
+        told: asyncio.Queue[Event] = asyncio.Queue()
+        vm.events.subscribe(lambda event: told.put_nowait(event) if event.name == "STOP" else None)
+        await vm.console.send(FILL.replace("\n", " ").replace("all-there", "all-$((1))-there") + "\n")
+        done = asyncio.ensure_future(vm.console.expect("all-1-there", LIMIT_S))
+        stops = 0
+        while not done.done():
+            stopped = asyncio.ensure_future(told.get())
+            await asyncio.wait([done, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                stops += 1
+                assert (await vm.qmp("query-status"))["status"] == "io-error"
+                assert (await vm.qmp("query-block"))[0]["io-status"] == "nospace"
+                size = f"remount,size={3 + 5 * stops}M"
+                subprocess.run(["mount", "-o", size, str(small)], check=True)
+                await vm.qmp("cont")
+            else:
+                stopped.cancel()
+        await done
+        assert stops >= 2
 
 
 async def test_a_disk_grows(image: Path) -> None:
