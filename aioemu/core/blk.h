@@ -34,7 +34,7 @@ enum blk_type {
     BLK_WRITE_ZEROES = 13,
 };
 
-#define CORE_BLK_AHEAD UINT64_MAX /* the id of what no request asks */
+#define CORE_BLK_AHEAD UINT64_MAX                    /* the id of what no request asks */
 enum { BLK_PYTHON_FLUSHES = -1, BLK_NO_FLUSH = -2 }; /* flush_fd: none of one file */
 enum { BLK_OK = 0, BLK_IOERR = 1, BLK_UNSUPP = 2 };  /* what the status byte says */
 
