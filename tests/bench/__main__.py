@@ -13,7 +13,22 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tests.bench import block, boot, cycles, density, links, net, net_stream, qcow2, qmp, registers, start, tcg, wire
+from tests.bench import (
+    block,
+    boot,
+    cycles,
+    density,
+    links,
+    net,
+    net_stream,
+    qcow2,
+    qmp,
+    qmp_loaded,
+    registers,
+    start,
+    tcg,
+    wire,
+)
 from tests.bench.harness import Bench, Figure, Options, UnavailableError, host
 
 BENCHES: dict[str, Bench] = {
@@ -32,6 +47,7 @@ BENCHES: dict[str, Bench] = {
     "wire": wire.bench,
     "qmp": qmp.bench,
     "qmp-start": qmp.bench_start,
+    **qmp_loaded.BENCHES,
     "tcg-boot": tcg.bench_boot,
     "tcg-programs": tcg.bench_programs,
     "tcg-stops": tcg.bench_stops,
