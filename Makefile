@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 PACKAGES_BUILD := gcc libc6-dev python3-dev python3-venv
 PACKAGES_ENGINE := cmake g++ pkg-config patch
 PACKAGES_GUEST := busybox-static cpio xz-utils
-PACKAGES_TEST := acpica-tools binutils-aarch64-linux-gnu dmidecode git iproute2 iputils-ping libslirp0 qemu-utils tshark
+PACKAGES_TEST := acpica-tools binutils-aarch64-linux-gnu dmidecode git iproute2 iputils-ping libslirp0 qemu-utils socat \
+	tmux tshark
 # the reference that figures and the rig are measured against; nothing of aioemu needs it
 PACKAGES_ORACLE := qemu-system-x86 qemu-utils
 

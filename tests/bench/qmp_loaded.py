@@ -25,6 +25,7 @@ from tests.netdev.namespaces import namespace
 LIMIT_MS = 5.0
 PAUSE_S = 0.0005  # between two commands
 GUEST_MS = 60_000  # longer than anybody asks
+Takers = dict[str, Callable[[], float]]
 DISK = {"disk, 4 KiB reads, qd 32": "qd=32", "disk, 128 KiB writes, qd 8": "qd=8 size=131072 seq=1 write=1"}
 
 
@@ -58,7 +59,7 @@ def asked(client: Client, seconds: float) -> list[float]:
     return taken
 
 
-def compare(name: str, takers: dict[str, Callable[[], float]], rounds: int) -> Iterator[Figure]:
+def compare(name: str, takers: Takers, rounds: int) -> Iterator[Figure]:
     """Each of ours against the limit, QEMU's for information."""
     taken = interleave(rounds, takers)
     qemu = statistics.median(taken.pop("qemu"))
@@ -74,7 +75,7 @@ def bench(options: Options) -> Iterator[Figure]:
     with block.image() as file:
         for name, load in DISK.items():
             append = f"blk {load} ms={GUEST_MS}"
-            takers = {
+            takers: Takers = {
                 place: partial(p99_ms, block.command(block.aioemu(), file, "", place, append), seconds)
                 for place in places
             }

@@ -1,0 +1,1 @@
+"""Programs that other people wrote for QEMU, unmodified, against the installed command."""
