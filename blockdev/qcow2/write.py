@@ -186,8 +186,8 @@ class Writer:
     async def own(self, offset: int, length: int, data: memoryview | None = None) -> int:
         """Give the part of one cluster at (offset) a place of its own that holds its old bytes, or (data) over them.
 
-        At least the units (subclusters, or the cluster) around [offset, offset + length) get it. The answer is how many
-        bytes from (offset) on were done, to the end of the cluster at most.
+        At least the units (subclusters, or the cluster) around [offset, offset + length) get it, up to one that has a
+        place. The answer is how many bytes from (offset) on were done, to the end of the cluster at most.
         """
         image, layout = self._image, self._image.layout
         start = offset & ~layout.mask
@@ -199,6 +199,9 @@ class Writer:
         bitmap = table.entries[index * step + 1] if table is not None and layout.extended else 0
         keeps = bool(entry & COPIED) and not entry & COMPRESSED_BIT  # it has a place of its own, in part unused
         unit = layout.subcluster
+        if keeps and layout.extended:  # up to what has a place: that may be written natively at this moment
+            first = (offset - start) // unit
+            length = min(length, (first + free_units(bitmap, first)) * unit - (offset - start))
         low, high = (offset - start) // unit * unit, -(-(offset + length - start) // unit) * unit
         if not keeps and (not layout.extended or entry):
             low, high = 0, layout.cluster  # moves as a whole
@@ -240,6 +243,12 @@ class Writer:
         """A subcluster bitmap with [low, high) allocated."""
         bits = (1 << high) - (1 << low)
         return (bitmap | bits) & ~(bits << SUBCLUSTERS)
+
+
+def free_units(bitmap: int, first: int) -> int:
+    """How many subclusters from (first) on have no place of their own."""
+    above = (bitmap & ALL_ALLOCATED) >> first
+    return (above & -above).bit_length() - 1 if above else SUBCLUSTERS - first
 
 
 def release_entry(image: Image, entry: int, by_guest: bool = False, count: int = 1) -> None:

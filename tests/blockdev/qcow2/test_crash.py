@@ -233,3 +233,25 @@ async def test_tables_stay_until_they_are_written(tmp_path: Path, options: str) 
     check(tmp_path / "closed.qcow2")
     node = await open_memory(file)
     assert await node.read(0, size) == truth
+
+
+@pytest.mark.parametrize("how", ["write", "extent"])
+async def test_what_has_a_place_is_not_copied_over(tmp_path: Path, how: str) -> None:
+    """A subcluster that was told as an extent may be written natively at any moment: its neighbours leave it alone."""
+    file = MemoryFile(make(tmp_path / "disk.qcow2", SIZE, "extended_l2=on,cluster_size=64k").read_bytes())
+    node = await open_memory(file, base_image())
+    await node.write(4 * KIB, b"old" * 1024)
+    told = await node.extent(4 * KIB, 2 * KIB, write=True)
+    assert told.kind is ExtentKind.DATA
+    assert told.writable
+    place = range(told.host_offset, told.host_offset + told.length)
+    before = len(file.log)
+    if how == "write":
+        await node.write(1536, b"new" * 512)
+        await node.write(8 * KIB + 512, b"new" * 512)
+    else:
+        await node.extent(1536, 32 * KIB, write=True)
+        await node.extent(8 * KIB, 32 * KIB, write=True)
+    written = [change for change in file.log[before:] if change.what == "write"]
+    assert written
+    assert not any(each.offset < place.stop and place.start < each.offset + len(each.data) for each in written)
