@@ -19,7 +19,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from msgspec.structs import replace
 
@@ -32,7 +32,7 @@ from aioemu.netdev.capture import Capture
 from aioemu.netdev.hub import Hub
 from aioemu.netdev.link import Clockwork, Link
 from aioemu.netdev.peer import Peer, Wire
-from aioemu.netdev.port import Port
+from aioemu.netdev.port import HasPort, Port
 from aioemu.netdev.switch import Switch
 
 if TYPE_CHECKING:
@@ -43,13 +43,6 @@ Ready = str | Callable[[Machine], Awaitable[object]]
 START_LIMIT_S = 120.0
 NIC_DRIVERS = ("virtio-net", "e1000", "rtl8139")
 FIRST_MAC = 0x525400A00000  # locally administered, beside the range of machines on their own
-
-
-class HasPort(Protocol):
-    """A NIC or a back end: its port is there once it is built."""
-
-    @property
-    def port(self) -> Port: ...
 
 
 End = Port | Switch | Peer | HasPort
@@ -146,8 +139,8 @@ class Lab:
         self.wires.append(wire)
         return wire
 
-    def capture(self, path: Any = None, *places: Link | Port, **options: Any) -> Capture:
-        """Record links, or ends of links, from now on; all links of the lab where none is named."""
+    def capture(self, path: Any = None, *places: Link | Port | HasPort, **options: Any) -> Capture:
+        """Record links, or ends (also named by what is joined there), from now on; all links where none is named."""
         capture = Capture(path, **options)
         self.captures.append(capture)
         for place in places or tuple(self.links.values()):

@@ -26,7 +26,7 @@ from aioemu._core import ffi, lib
 from aioemu.errors import EmuError, HostError
 from aioemu.netdev.impair import DROPS
 from aioemu.netdev.link import Link
-from aioemu.netdev.port import Port
+from aioemu.netdev.port import HasPort, Port
 
 BUFFER_BYTES = 16 << 20  # a tenth of a second of 1 Gbit/s: what a disk needs to wake up
 SNAP_BYTES = 1 << 17  # more than the longest frame
@@ -124,8 +124,11 @@ class Capture:
 
     # ---- what is captured --------------------------------------------------------------------------------------------
 
-    def add(self, place: Link | Port, *, name: str | None = None, comment: str = "") -> None:
-        """Record a link as a whole (each frame once, where it gets in), or what an end of it sends and receives."""
+    def add(self, place: Link | Port | HasPort, *, name: str | None = None, comment: str = "") -> None:
+        """Record a link as a whole (each frame once, where it gets in), or what an end of it sends and receives.
+
+        An end is also named by what is joined there: a NIC, a back end.
+        """
         if self._ended.is_set():
             raise EmuError("this capture has ended")
         if isinstance(place, Link):
@@ -237,11 +240,13 @@ class Capture:
         await self.close()
 
 
-def _link_of(port: Port) -> tuple[Link, int]:
-    link = port.owner
-    if not isinstance(link, Link):
-        raise EmuError(f"capture: a {port.kind} is no end of a link")
-    return link, 0 if port is link.a else 1
+def _link_of(place: Port | HasPort) -> tuple[Link, int]:
+    """The link and which end of it: the port itself, or what it is joined to."""
+    port = place if isinstance(place, Port) else place.port
+    for end in (port, port.peer):
+        if end is not None and isinstance(end.owner, Link):
+            return end.owner, 0 if end is end.owner.a else 1
+    raise EmuError(f"capture: this {port.kind} is not on a link (Machine.link puts one there)")
 
 
 def _tap(sink: _Sink, link: Link, taps: tuple[tuple[int, int, int], ...], name: str, comment: str) -> None:

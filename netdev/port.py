@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from aioemu._core import ffi, lib
 from aioemu.errors import EmuError, HostError
@@ -127,6 +127,13 @@ class Port:
             if self._owned:
                 lib.core_port_free(self.ptr)
             self.ptr = ffi.NULL
+
+
+class HasPort(Protocol):
+    """A NIC or a back end: its port is there once it is built."""
+
+    @property
+    def port(self) -> Port: ...
 
 
 class Box(Port):

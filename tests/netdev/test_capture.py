@@ -114,6 +114,24 @@ async def test_end_of_a_link(rig: Rig, tmp_path: Path) -> None:
     assert packets[-1]["eth.type"] == ["0x88cc"]
 
 
+async def test_what_is_joined_names_its_end(rig: Rig, tmp_path: Path) -> None:
+    """A card or a back end on a link is recorded where it is; what is on no link is refused with the way there."""
+
+    class Card:
+        port = rig.boxes[1]
+
+    alone = Box()
+    async with Capture(tmp_path / "ends.pcapng") as capture:
+        capture.add(Card())
+        capture.add(rig.boxes[0])
+        with pytest.raises(EmuError, match="box is not on a link"):
+            capture.add(alone)
+        rig.boxes[0].send(LLDP)
+    packets = tshark(tmp_path / "ends.pcapng", "frame.interface_name")
+    assert sorted(packet["frame.interface_name"][0] for packet in packets) == ["r1-r2:a", "r1-r2:b"]
+    alone.close()
+
+
 async def test_segments_are_noted(rig: Rig, tmp_path: Path) -> None:
     """A frame that is yet to be segmented is whole in the file, and says so."""
     path = tmp_path / "gso.pcapng"
