@@ -10,7 +10,10 @@
 
 enum {
     MSR_IA32_TSC = 0x10,
-    MAX_BREAKPOINTS = 4 /* debug address registers of the processor */
+    MAX_BREAKPOINTS = 4,    /* debug address registers of the processor */
+    MSI_DESTINATIONS = 254, /* APICs that a message can name: 255 is all of them */
+    MSI_IS_NMI = 4 << 8,    /* delivery mode */
+    MSI_BASE = 0xFEE00000
 };
 
 static int check(int rc) {
@@ -296,8 +299,16 @@ int core_kvm_get_msrs(struct core_vcpu *v, core_msr *msrs, int count) {
     return known;
 }
 
+/* As a message to the vCPU's APIC (SDM 3, 11.11): KVM_NMI would wait until the guest leaves KVM_RUN, which one that halts
+ * or spins never does, and the reactor with it. Without APICs in the kernel there is no other way. */
 int core_kvm_nmi(struct core_vcpu *v) {
-    return check(ioctl(kvm_cpu_of(v)->fd, KVM_NMI, 0));
+    struct kvm_machine *k = kvm_of(v->machine);
+    if (!(k->flags & CORE_KVM_IRQCHIP) || v->apic_id > MSI_DESTINATIONS) {
+        return check(ioctl(kvm_cpu_of(v)->fd, KVM_NMI, 0));
+    }
+    struct kvm_msi msi = {.address_lo = (uint32_t)MSI_BASE | v->apic_id << 12, .data = MSI_IS_NMI};
+    int rc = check(ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi));
+    return rc < 0 ? rc : 0;
 }
 
 int core_kvm_debug(struct core_vcpu *v, bool single_step, const uint64_t *breakpoints, int count) {

@@ -205,3 +205,15 @@ async def test_single_step_and_breakpoint(make_vm: VmFactory) -> None:
         native.debug(0)
         await vm.resume()
         assert (await asyncio.wait_for(vm.wait(), LIMIT_S)).code == 1
+
+
+@pytest.mark.parametrize("smp", [1, 2])
+async def test_nmi_reaches_a_guest_that_never_leaves(make_vm: VmFactory, smp: int) -> None:
+    """A guest that spins without exits gets its NMI at once, and the loop goes on: nobody waits for the guest."""
+    async with make_vm("load", smp=smp) as vm:
+        await vm.console.expect("load", LIMIT_S)
+        asking = asyncio.create_task(vm.qmp("inject-nmi"))
+        await asyncio.wait_for(asking, LIMIT_S)
+        for _ in range(20):
+            await vm.qmp("inject-nmi")
+            assert (await vm.qmp("query-status"))["status"] in ("running", "shutdown", "internal-error", "paused")
