@@ -11,9 +11,14 @@ from tests.fuzz.sanitized import CORE, ENGINE, IO, build, live
 WIRES = [path.stem for kind in ("netq", "offload", "link", "switch", "capture") for path in CORE.glob(f"{kind}*.c")]
 
 
+def build_in(folder: Path) -> Path:
+    """The program, to run it by hand."""
+    return build("netq", [*ENGINE, *IO, *WIRES, "port", "port_box"], folder)
+
+
 @pytest.fixture(scope="session")
 def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("netq", [*ENGINE, *IO, *WIRES, "port", "port_box"], tmp_path_factory.mktemp("fuzz"))
+    return build_in(tmp_path_factory.mktemp("fuzz"))
 
 
 @pytest.mark.slow
