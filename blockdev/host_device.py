@@ -28,7 +28,10 @@ class HostDeviceNode(HostFile[FileOptions]):
 
     def check_kind(self, status: os.stat_result) -> None:
         if not (stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode)):
-            raise ConfigError("'host_device' driver requires '" + self.filename + "' to be a device", "filename")
+            raise ConfigError(
+                "'host_device' driver requires '" + self.filename + "' to be either a character or block device",
+                "filename",
+            )
 
     def probe_size(self) -> int:
         return os.lseek(self.fd, 0, os.SEEK_END)

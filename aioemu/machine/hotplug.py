@@ -122,6 +122,17 @@ class HotPlug:
         if not port.express.ask_to_remove(released, lambda: self._tell_of(name, REFUSED), now_ns):
             raise EmuError(f"Device {name} is already in the process of unplug")
 
+    async def wait_settled(self, name: str) -> None:
+        """Until the guest is done with bringing the device in: while it is at it, it cannot be asked for it."""
+        kind = self._kind(name)
+        if kind is not None and kind.bus in AT_ONCE:
+            return
+        express = self._port(self._bus_of(name, kind)).express
+        while express.is_busy:
+            settled = asyncio.Event()
+            express.settled.append(settled.set)
+            await settled.wait()
+
     def _drop(self, name: str) -> None:
         from aioemu.devices.virtio.device import VirtioDevice
 
@@ -178,8 +189,10 @@ async def unplug(machine: Machine, name: str, timeout: float | None) -> None:
 
     stop = machine.events.subscribe(look)
     try:
-        machine.devices.remove(name)
-        if not await asyncio.wait_for(answer, timeout):
-            raise GuestError(f"the guest does not let {name} go")
+        async with asyncio.timeout(timeout):
+            await machine.devices.wait_settled(name)
+            machine.devices.remove(name)
+            if not await answer:
+                raise GuestError(f"the guest does not let {name} go")
     finally:
         stop()

@@ -292,5 +292,7 @@ async def test_a_host_device_is_served(graph: Graph, image: Path) -> None:
 
 async def test_a_host_device_is_a_device(graph: Graph, image: Path) -> None:
     """A regular file is none."""
-    with pytest.raises(ConfigError, match=r"'host_device' driver requires '.*' to be a device"):
+    with pytest.raises(
+        ConfigError, match=r"'host_device' driver requires '.*' to be either a character or block device"
+    ):
         await graph.add({"driver": "host_device", "node-name": "h", "filename": str(image)})

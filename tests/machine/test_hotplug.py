@@ -15,6 +15,7 @@ from aioemu.api import Machine as Vm
 from aioemu.config import AccelOptions, DeviceOptions, MachineConfig, MachineOptions
 from aioemu.errors import MonitorError
 from aioemu.images import PROMPT, debian_guest
+from aioemu.machine.hotplug import unplug
 from aioemu.machine.machine import Machine
 from tests.machine.hotslot import (
     BLINKING,
@@ -133,6 +134,28 @@ async def test_refusal_is_an_event(bench: Bench) -> None:
 
     assert bench.events == [("DEVICE_UNPLUG_GUEST_ERROR", "p0")] * 2
     assert bench.slot == 0x00111B36
+
+
+@pytest.mark.parametrize("end", [ON, OFF])
+async def test_unplugging_what_is_just_coming(bench: Bench, end: int) -> None:
+    """Who awaits an unplug waits until the guest is done with bringing the device in, and asks for it then."""
+    await bench.hub.execute("device_add", ADD)
+    bench.write(SLTCTL, EVENTS_ON | BLINKING)
+    with pytest.raises(MonitorError, match="guest is busy"):
+        await bench.hub.execute("device_del", {"id": "p0"})
+    with pytest.raises(TimeoutError):
+        await unplug(bench.machine, "p0", 0.01)
+    going = asyncio.ensure_future(unplug(bench.machine, "p0", 10))
+    await asyncio.sleep(0)
+    assert not bench.read(SLTSTA) & PRESSED
+    bench.write(SLTCTL, EVENTS_ON | end)
+    while not going.done() and not bench.read(SLTSTA) & PRESSED:
+        await asyncio.sleep(0)
+    if end == ON:
+        bench.write(SLTCTL, EVENTS_ON | BLINKING)
+        bench.write(SLTCTL, EVENTS_ON | OFF)
+    await going
+    assert bench.slot == 0xFFFFFFFF
 
 
 async def test_reset_ends_what_was_asked_for(bench: Bench) -> None:

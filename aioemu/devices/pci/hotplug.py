@@ -48,6 +48,7 @@ class HotSlot(Express):
         self.signal: Signal = _nobody
         self.released: Trigger = no_trigger  # the guest let go of the device
         self.refused: Trigger = no_trigger  # it keeps it
+        self.settled: list[Trigger] = []  # who waits until the guest is done with the slot
 
     def occupied(self, present: bool) -> None:
         """A device is in the slot, with its link up; without events."""
@@ -64,11 +65,17 @@ class HotSlot(Express):
         self.clear_bits("slot_status", PRESSED | PRESENCE_CHANGED | LINK_CHANGED)
         self.occupied(present)
         self.slot_control = (ON if present else OFF) << 8
+        self._settle()
 
     def announce(self) -> None:
         """A device came or went: tell the guest."""
         self.set_bits("slot_status", PRESENCE_CHANGED | LINK_CHANGED)
         self._drive()
+
+    @property
+    def is_busy(self) -> bool:
+        """The guest is bringing a device in, or letting it go; `settled` are called when it is done."""
+        return POWER_INDICATOR.of(self.slot_control) == BLINKING
 
     def ask_to_remove(self, released: Trigger, refused: Trigger, now_ns: int = 0) -> bool:
         """Press the attention button; one of both is called, or none if the guest never answers. False when that was
@@ -76,7 +83,7 @@ class HotSlot(Express):
         """
         if self.removing and now_ns < self.asked_ns + PATIENCE_NS:
             return False
-        if POWER_INDICATOR.of(self.slot_control) == BLINKING:
+        if self.is_busy:
             raise EmuError("Hot-unplug failed: guest is busy (power indicator blinking)")
         self.released, self.refused, self.asked_ns = released, refused, now_ns
         if POWER_INDICATOR.of(self.slot_control) == OFF:  # the guest let go of it before
@@ -94,7 +101,14 @@ class HotSlot(Express):
         elif self.removing and (shown == OFF or (shown == ON and self.blinked)):
             self.removing = False
             (self.released if shown == OFF else self.refused)()
+        if not self.is_busy:
+            self._settle()
         self._drive()
+
+    def _settle(self) -> None:
+        waiting, self.settled = self.settled, []
+        for settled in waiting:
+            settled()
 
     def write_slot_status(self, value: int) -> None:
         self._drive()
