@@ -153,6 +153,8 @@ async def resolve(address: TcpAddress, kind: int = socket.SOCK_STREAM, *, passiv
             found = await loop.getaddrinfo(host, address.port, family=family, type=kind, flags=flags)
         except socket.gaierror as exc:
             raise HostError(f"address resolution failed for {host}:{address.port}: {exc.strerror}") from exc
+    except ValueError as exc:  # UnicodeError and embedded zeros: what cannot be a host's name
+        raise HostError(f"address resolution failed for {host}:{address.port}: {exc}") from exc
     return [(int(entry[0]), entry[4]) for entry in found]
 
 

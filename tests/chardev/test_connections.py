@@ -194,3 +194,10 @@ async def test_abstract_socket(chardevs: Chardevs) -> None:
         client.connect(f"\0{name}")
         client.send(b"abstract")
         await front.gets(b"abstract")
+
+
+@pytest.mark.parametrize("host", [".", "a..b", "x" * 70 + ".test", "nul\0byte"])
+async def test_name_that_no_host_can_have(chardevs: Chardevs, host: str) -> None:
+    """What cannot be resolved for its form is an error by name too."""
+    with pytest.raises(HostError, match="address resolution failed for"):
+        await chardevs.add(options(f"socket,id=c,host={host},port=1")).open()
