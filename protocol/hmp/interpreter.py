@@ -6,6 +6,7 @@ error is text like everything else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from aioemu.errors import EmuError, MonitorError
@@ -69,10 +70,30 @@ class Interpreter:
             known = self.info
         elif words[0] in ("help", "?"):
             known = self.commands
+        elif len(words) == 2:
+            return sorted(name for name in self._ids(words[0]) if name.startswith(words[1]))
+        elif words[0] == "set_link" and len(words) == 3:
+            return [word for word in ("off", "on") if word.startswith(words[2])]
         else:
             return []
         names = (name for each in known for name in each.names.split("|"))
         return sorted(name for name in names if name.startswith(words[-1]))
+
+    def _ids(self, command: str) -> Iterable[str]:
+        """What the first argument of (command) may name."""
+        machine = self.machine
+        if command == "device_del" and hasattr(machine, "devices"):
+            return [name for name in machine.devices.names() if machine.devices.path(name).endswith(f"/{name}")]
+        if command == "object_del" and hasattr(machine, "objects"):
+            return list(machine.objects.names())
+        if command in ("netdev_del", "set_link") and hasattr(machine, "nics"):
+            cards = [card.name for card in machine.nics.cards] if command == "set_link" else []
+            return [*cards, *machine.nics.back_ends]
+        if command in ("chardev-remove", "chardev-send-break", "ringbuf_read", "ringbuf_write"):
+            return [each.label for each in machine.chardevs.query()]
+        if command in ("block_resize", "block_set_io_throttle", "drive_del", "eject", "change"):
+            return list(machine.drives.backends) if hasattr(machine, "drives") else []
+        return []
 
     def _works(self, command: HmpCommand) -> bool:
         known = self.monitor.hub.registry.commands
