@@ -79,3 +79,13 @@ def test_no_line_is_only_trailing_space() -> None:
     ]
     unfinished = [str(p) for p, text in texts() if text and not text.endswith("\n")]
     assert not wrong + unfinished
+
+
+def test_tests_that_the_docs_name_exist() -> None:
+    """docs/testing.md maps hostile inputs to tests: each name in it is one."""
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "docs" / "testing.md").read_text()))
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {name for source in sources for name in re.findall(r"def (test_[a-z0-9_]+)\(", source)}
+
+    assert len(named) > 30
+    assert named <= there, sorted(named - there)
