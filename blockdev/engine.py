@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,7 @@ class Engine:
         counts: Any = ffi.new("core_blk_counts *")
         lib.core_blk_stats(self.ptr, counts)
         found = {name: list(getattr(counts, name)) for name in ("ops", "bytes", "ns", "failed")}
-        return {**found, "refused": [int(counts.refused)]}
+        return {**found, **{name: [int(getattr(counts, name))] for name in ("refused", "highest", "last_ns")}}
 
     def refresh(self) -> None:
         """Take on the backend's size, files and policies as they are now."""
@@ -171,7 +172,10 @@ class Engine:
         found = {f"{kind}_operations": stats["ops"][at] for at, kind in enumerate(KINDS)}
         found |= {f"{kind}_total_time_ns": stats["ns"][at] for at, kind in enumerate(KINDS)}
         found |= {f"{kind}_bytes": stats["bytes"][at] for at, kind in enumerate(KINDS) if kind != "flush"}
-        return found | {"failed_rd_operations": stats["failed"][0], "failed_wr_operations": stats["failed"][1]}
+        found |= {"failed_rd_operations": stats["failed"][0], "failed_wr_operations": stats["failed"][1]}
+        if stats["last_ns"][0]:
+            found["idle_time_ns"] = max(time.monotonic_ns() - stats["last_ns"][0], 0)
+        return found | {"wr_highest_offset": stats["highest"][0]}
 
     def _asked(self) -> None:
         with contextlib.suppress(BlockingIOError):  # rung once, and looked at already

@@ -266,6 +266,10 @@ class Node(Generic[T]):
         """What it has done, by the names of QAPI's BlockStatsSpecific for this driver."""
         return None
 
+    def highest_below(self, highest: int) -> int:
+        """How far `file` was written, where this node was written up to (highest)."""
+        return highest
+
     async def allocated_bytes(self) -> int | None:
         """How much of the host's disk it takes, where that can be known."""
         return await self.file.allocated_bytes() if self.file_role in self.children else None

@@ -107,6 +107,9 @@ class RawNode(Node[RawOptions]):
             await self.file.grow(size)
             self._set_size(self.file.size)
 
+    def highest_below(self, highest: int) -> int:
+        return highest + self.offset if highest else 0
+
     def child_changed(self, role: str, start: int, length: int) -> None:
         first, last = max(start - self.offset, 0), min(start - self.offset + length, self.size)
         if first < last:

@@ -158,6 +158,11 @@ void blk_fail(struct blk_req *r, int error) {
 static void count(struct core_blk *b, const struct blk_req *r) {
     uint32_t kind = r->type == BLK_READ ? 0 : r->type == BLK_WRITE ? 1 : r->type == BLK_FLUSH ? 2 : 3;
     b->unsettled += r->length;
+    uint64_t end = r->offset + r->length;
+    if ((kind == 1 || r->type == BLK_WRITE_ZEROES) && end > b->counts.highest) {
+        b->counts.highest = end;
+    }
+    b->counts.last_ns = (uint64_t)b->now_ns;
     b->counts.ops[kind]++;
     b->counts.bytes[kind] += r->length;
     b->counts.ns[kind] += (uint64_t)b->now_ns - r->started_ns;

@@ -36,6 +36,7 @@ typedef struct {
 typedef struct {
     uint64_t ops[4], bytes[4], ns[4];
     uint64_t failed[2], refused; /* by the file, reading and writing; told the driver */
+    uint64_t highest, last_ns;   /* the end of what was written so far; when the last one was done */
 } core_blk_counts;
 core_blk *core_blk_new(core_chip *virtio, core_io *io);
 void core_blk_free(core_blk *b);

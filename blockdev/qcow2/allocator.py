@@ -51,14 +51,14 @@ class Allocator:
         self.freed: list[Freed] = []
         self._hint = 0  # no cluster below is free
         self._fresh = 0  # from here on clusters have never been written: they read as zeros
-        self._used_end = 0  # bytes of the file that are in use, as far as known
+        self.used_end = 0  # bytes of the file that are in use, as far as known
         self._growing = asyncio.Lock()
 
     def start(self, file_size: int) -> None:
         """Begin with a file of this size."""
         bits = self._image.layout.bits
         self._fresh = file_size + self._image.layout.mask >> bits
-        self._used_end = self._fresh << bits  # others write only the first part of a cluster, and this has the rest
+        self.used_end = self._fresh << bits  # others write only the first part of a cluster, and this has the rest
 
     # ---- taking ------------------------------------------------------------------------------------------------------
 
@@ -161,11 +161,11 @@ class Allocator:
     def _note_used(self, end: int) -> None:
         """Clusters up to (end) are no longer fresh."""
         self._fresh = max(self._fresh, end)
-        self._used_end = max(self._used_end, end << self._image.layout.bits)
+        self.used_end = max(self.used_end, end << self._image.layout.bits)
 
     def note_written(self, end: int) -> None:
         """The file is in use up to (end): `trim` leaves that."""
-        self._used_end = max(self._used_end, end)
+        self.used_end = max(self.used_end, end)
 
     async def clear(self, taken: Taken) -> None:
         """Make taken clusters read as zeros, which costs nothing where the file never reached."""
@@ -190,8 +190,8 @@ class Allocator:
 
     async def trim(self) -> None:
         """Take back what the file was lengthened by for clusters that were never taken."""
-        if self._used_end < self._image.store.size:
-            await self._image.store.resize(self._used_end)
+        if self.used_end < self._image.store.size:
+            await self._image.store.resize(self.used_end)
 
     # ---- giving back -------------------------------------------------------------------------------------------------
 

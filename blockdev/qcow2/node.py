@@ -318,6 +318,9 @@ class Qcow2Node(Node[Qcow2Options]):
 
     # ---- looking -----------------------------------------------------------------------------------------------------
 
+    def highest_below(self, highest: int) -> int:
+        return self.image.allocator.used_end if highest else 0
+
     def info(self) -> dict[str, Any]:
         return {**super().info(), **describe_image(self.image)}
 

@@ -141,23 +141,30 @@ def image_below(node: AnyNode) -> AnyNode | None:
 
 def _backend_stats(backend: Backend) -> BlockStats:
     node = backend.node if backend.edge is not None else None
+    figures = backend.figures()
+    highest = figures.get("wr_highest_offset", 0)
     return BlockStats(
         device=backend.name,
         qdev=backend.device,
         node_name=node.name if node is not None else None,
-        stats=stats_of(backend.figures(), counted=True),
+        stats=stats_of(figures, counted=True),
         driver_specific=_figures(node) if node is not None else None,
-        parent=_node_stats(node.file) if node is not None and node.file_role in node.children else None,
+        parent=_file_stats(node, highest) if node is not None else None,
         backing=_node_stats(node.backing) if node is not None and node.backing is not None else None,
     )
 
 
-def _node_stats(node: AnyNode) -> BlockStats:
+def _file_stats(node: AnyNode, highest: int) -> BlockStats | None:
+    """Of the node below, whose watermark programs watch that give an image its space as it grows."""
+    return _node_stats(node.file, node.highest_below(highest)) if node.file_role in node.children else None
+
+
+def _node_stats(node: AnyNode, highest: int = 0) -> BlockStats:
     return BlockStats(
         node_name=node.name,
-        stats=stats_of({}, counted=False),
+        stats=stats_of({"wr_highest_offset": highest}, counted=False),
         driver_specific=_figures(node),
-        parent=_node_stats(node.file) if node.file_role in node.children else None,
+        parent=_file_stats(node, highest),
         backing=_node_stats(node.backing) if node.backing is not None else None,
     )
 

@@ -279,4 +279,5 @@ def stats_of(figures: Mapping[str, int], *, counted: bool) -> BlockDeviceStats:
     """All counters, those that are not given as zero; `counted`: failed and invalid requests count."""
     known = {name: 0 for name, kind in BlockDeviceStats.__annotations__.items() if kind == "int"}
     values: dict[str, Any] = {name: figures.get(name, value) for name, value in known.items()}
+    values["idle_time_ns"] = figures.get("idle_time_ns")
     return BlockDeviceStats(account_invalid=counted, account_failed=counted, timed_stats=[], **values)

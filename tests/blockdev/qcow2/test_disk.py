@@ -75,3 +75,21 @@ async def test_what_a_driver_writes_is_on_the_disk(tmp_path: Path, options: str,
             assert found == truth[at : at + 64 * KIB]
     check(path)
     assert contents(path) == truth
+
+
+async def test_how_far_a_disk_was_written(tmp_path: Path) -> None:
+    """The disk's highest offset is the guest's, its file's is the image's: who gives it space watches that."""
+    path = make(tmp_path / "disk.qcow2", SIZE)
+    async with disk({"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}}) as made:
+        backend = made.device.engine.backend
+        await made.ask(READ, SIZE // SECTOR - 8, room=4096)
+        assert backend.figures()["wr_highest_offset"] == 0
+        assert backend.node.highest_below(0) == 0
+        await made.ask(WRITE, 4 * MIB // SECTOR, b"x" * 4096)
+        await made.ask(WRITE, 0, b"x" * 4096)
+        figures = backend.figures()
+        assert figures["wr_highest_offset"] == 4 * MIB + 4096
+        assert figures["idle_time_ns"] >= 0
+        below = backend.node.highest_below(figures["wr_highest_offset"])
+        assert 128 * KIB <= below <= MIB
+    assert below == path.stat().st_size
