@@ -131,7 +131,7 @@ def _blkdebug(rest: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def _is_device(path: str) -> bool:
     try:
         mode = os.stat(path).st_mode
-    except OSError:
+    except (OSError, ValueError):  # no name at all
         return False
     return stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
 

@@ -156,6 +156,8 @@ def _wrong(where: str, expected: str) -> NoReturn:
 def _text(where: str, value: Any, field: Mapping[str, Any]) -> str:
     if not isinstance(value, str):
         _wrong(where, "string")
+    if "\0" in value:  # which no name of a file, a node or a driver has: the host would raise at each use of its own
+        raise ConfigError(f"Parameter '{where}' must not contain a null character", where)
     return value
 
 

@@ -94,6 +94,9 @@ async def test_a_name_says_where_the_image_is(graph: Graph, image: Path, name: s
         ("nbd://host/x", {}, "Unknown protocol 'nbd'"),
         ("json:{", {}, "JSON parse error"),
         ("json:[]", {}, "JSON parse error|expected a JSON object"),
+        ('json:{"file.filename":"a\\u0000"}', {}, "must not contain a null character"),
+        ('json:{"driver":"file","filename":"a\\u0000"}', {}, "must not contain a null character"),
+        ("a\0b", {"driver": "raw"}, "must not contain a null character"),
         (None, {}, "Must specify either driver or file"),
         ("x", {"driver": "nope"}, "Unknown driver 'nope'"),
         ("x", {"driver": "raw", "file": {"foo": 1}}, "Block protocol 'file' doesn't support the option 'foo'"),
@@ -134,8 +137,10 @@ async def test_a_file_that_may_only_be_read(graph: Graph, image: Path) -> None:
     node = await open_image(graph, str(image), {"driver": "raw", "auto-read-only": True})
     assert await node.read(512, 512) == image.read_bytes()[512:1024]
     backend = Backend(graph, "d")
+    backend.insert(node)
     with pytest.raises(ConfigError, match=f"Could not open '{image}': Permission denied"):
-        backend.insert(node)
+        backend.attach("disk")
+    backend.eject()
     await graph.release(node)
     with pytest.raises(HostError, match=f"Could not open '{image}': Permission denied"):
         await open_image(graph, str(image), {"driver": "raw"})
