@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PYTHON_FLUSHES, NOTHING_TO_FLUSH = -1, -2
 LOG = Log("block")
-TRIES = 8  # of an answer that was void before it arrived
+TRIES, AT_ONCE = 10_000, 8  # of an answer that was void before it arrived; without letting others go on
 ACTIONS = {"report": 0, "ignore": 1, "stop": 2, "enospc": 3}  # core_blk_action
 NAMES = tuple(ACTIONS)
 EXTENTS = (lib.CORE_BLK_ASK_EXTENT, lib.CORE_BLK_ASK_AHEAD)
@@ -242,7 +242,11 @@ class Engine:
 
     async def _find(self, offset: int, size: int, write: bool, ahead: bool) -> None:
         """Learn where a range sits. What was voided while the graph answered is asked for again."""
-        for _ in range(TRIES):
+        for tries in range(TRIES):
+            if tries >= AT_ONCE:  # others change their ranges all the time: they come to an end
+                await asyncio.sleep(0)
+                if self.ptr == ffi.NULL:
+                    return
             voids = lib.core_blk_voids(self.ptr)
             e = await self.backend.extent(offset, size, write=write)
             if self.ptr == ffi.NULL or (ahead and e.kind is ExtentKind.ASK):

@@ -194,3 +194,23 @@ async def test_a_mistake_below_is_an_error_of_the_request(
         assert (await made.ask(READ, 0, room=SECTOR))[0] == OK
     assert caplog.text.count("Traceback") == 1
     assert caplog.text.count("in mistaken") == 1
+
+
+@every_thread
+async def test_an_answer_that_is_void_again_and_again(raw: Path, thread: bool) -> None:
+    """While others change their ranges all the time, a request waits for its place: it does not fail."""
+    async with disk(raw, thread=thread) as made:
+        backend = made.device.engine.backend
+        before, left = backend.extent, [100]
+
+        async def disturbed(offset: int, size: int, *, write: bool = False) -> Any:
+            found = await before(offset, size, write=write)
+            if left[0]:
+                left[0] -= 1
+                backend.on_changed(0, SECTOR)
+            return found
+
+        backend.extent = disturbed  # type: ignore[method-assign]
+        assert await made.ask(WRITE, 8, b"x" * SECTOR) == (OK, b"")
+        assert await made.ask(READ, 8, room=SECTOR) == (OK, b"x" * SECTOR)
+        assert not left[0]
