@@ -59,7 +59,7 @@ class NullNode(Node[NullOptions]):
         return Extent(0, self.size, ExtentKind.ASK)
 
     async def resize(self, size: int) -> None:
-        raise ConfigError(f"Image format driver does not support resize: {self.driver}")
+        raise ConfigError("Image format driver does not support resize")
 
     async def allocated_bytes(self) -> int | None:
         return 0

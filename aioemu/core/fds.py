@@ -46,12 +46,14 @@ class FdTable:
 
     def close_named(self, name: str) -> None:
         """Close the descriptor called (name)."""
+        if name not in self._named:
+            raise MonitorError(f"File descriptor named '{name}' not found")
         os.close(self.take(name))
 
     def take(self, name: str) -> int:
         """Hand out the descriptor called (name); the caller owns it now."""
         if name not in self._named:
-            raise MonitorError(f"File descriptor named '{name}' not found")
+            raise MonitorError(f"File descriptor named '{name}' has not been found")
         return self._named.pop(name)
 
     def add(self, fd: int, set_id: int | None, opaque: str | None) -> FdSet:

@@ -32,7 +32,7 @@ def balloon(machine: BalloonMachine, args: BalloonTarget) -> None:
     """Ask the guest to keep so much memory and give the rest back; BALLOON_CHANGE says what it did."""
     found = _find(machine)
     if args.value <= 0:
-        raise MonitorError("Parameter 'target' expects a size")
+        raise MonitorError("Parameter 'value' expects a size")
     found.set_target(args.value)
 
 

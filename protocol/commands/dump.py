@@ -108,11 +108,11 @@ async def _open(protocol: str, monitor: Caller) -> int:
     if kind == "fd":
         return monitor.hub.fds.take(name)
     if kind != "file" or not name:
-        raise MonitorError("Invalid parameter 'protocol'")
+        raise MonitorError("parameter 'protocol' must start with 'file:' or 'fd:'")
     try:
         return await in_own_thread(monitor.hub.fds.open, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     except OSError as exc:
-        raise HostError(f"Could not open '{name}'", exc.errno) from exc
+        raise HostError(f"Could not create '{name}'", exc.errno) from exc
 
 
 COMMANDS = (dump_guest_memory, query_dump, query_dump_guest_memory_capability)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aioemu.config import OptionGroup
+from aioemu.config.grammar import is_identifier
 from aioemu.errors import ConfigError, MonitorError
 from aioemu.netdev.options import option_name
 from aioemu.netdev.registry import BACK_ENDS
@@ -152,6 +153,10 @@ def set_link(machine: NetMachine, args: LinkState) -> None:
 @command("netdev_add", needs=("nics",))
 async def netdev_add(machine: NetMachine, args: Netdev) -> None:
     """Open a back end."""
+    if not is_identifier(args.id):
+        raise MonitorError("Parameter 'id' expects an identifier")
+    if args.id in machine.nics.back_ends:
+        raise MonitorError(f"Duplicate ID '{args.id}'")
     values = plain(args.branch) if args.branch is not None else {}
     await machine.nics.add(OptionGroup("netdev", args.type.value, args.id, values))
 

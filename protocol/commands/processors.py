@@ -96,7 +96,7 @@ def query_iothreads(machine: IoThreadsMachine) -> list[IoThreadInfo]:
 def query_hotpluggable_cpus(machine: VcpusMachine) -> list[HotpluggableCpu]:
     """List the places for processors; all are taken, as none can be added yet."""
     if machine.config.machine.type in ("none", "microvm"):
-        raise MonitorError("The feature 'query-hotpluggable-cpus' is not enabled")
+        raise MonitorError("machine does not support hot-plugging CPUs")
     model = machine.config.cpu.name if machine.config.cpu is not None else "max"
     return [
         HotpluggableCpu(type=f"{model}-x86_64-cpu", vcpus_count=1, props=_topology(vcpu), qom_path=vcpu.qom_path)

@@ -98,9 +98,9 @@ async def test_detached_and_one_at_a_time(vm: Machine, tmp_path: Path) -> None:
         ({"length": 1}, "Parameter 'begin' is missing"),
         ({"begin": 1 << 40, "length": 1}, "no guest memory to dump"),
         ({"begin": 0, "length": -1}, "Invalid parameter 'length'"),
-        ({"protocol": "tcp:x"}, "Invalid parameter 'protocol'"),
-        ({"protocol": "file:/nonexistent/x"}, "Could not open '/nonexistent/x': No such file"),
-        ({"protocol": "fd:none"}, "File descriptor named 'none' not found"),
+        ({"protocol": "tcp:x"}, "parameter 'protocol' must start with 'file:' or 'fd:'"),
+        ({"protocol": "file:/nonexistent/x"}, "Could not create '/nonexistent/x': No such file"),
+        ({"protocol": "fd:none"}, "File descriptor named 'none' has not been found"),
         ({"format": "kdump-zlib"}, "Parameter 'format' does not accept value 'kdump-zlib'"),
     ],
 )

@@ -147,7 +147,7 @@ async def test_balloon_is_found_where_it_is(bench: Bench) -> None:
         await bench.hub.execute("balloon", {"value": 1 << 20})
     assert caught.value.error_class == "DeviceNotActive"
     await bench.hub.execute("device_add", {"driver": "virtio-balloon-pci", "id": "b", "bus": "port0"})
-    with pytest.raises(MonitorError, match="Parameter 'target' expects a size"):
+    with pytest.raises(MonitorError, match="Parameter 'value' expects a size"):
         await bench.hub.execute("balloon", {"value": 0})
     await bench.hub.execute("balloon", {"value": 100 << 20})
     size = bench.machine.memory.size_bytes

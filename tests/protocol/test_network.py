@@ -30,8 +30,10 @@ async def test_back_ends_come_and_go() -> None:
     async with vm() as machine:
         assert machine.nic[0].link_up
         await machine.qmp("netdev_add", type="hubport", id="h1", hubid=0)
-        with pytest.raises(MonitorError, match="Duplicate ID 'h1' for netdev"):
+        with pytest.raises(MonitorError, match=r"Duplicate ID 'h1'$"):
             await machine.qmp("netdev_add", type="hubport", id="h1", hubid=0)
+        with pytest.raises(MonitorError, match="Parameter 'id' expects an identifier"):
+            await machine.qmp("netdev_add", type="hubport", id="1h", hubid=0)
         with pytest.raises(MonitorError, match="Parameter 'hubid' is missing"):
             await machine.qmp("netdev_add", type="hubport", id="h2")
         with pytest.raises(MonitorError, match="does not accept value 'tpa'"):
