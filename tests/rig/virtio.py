@@ -129,7 +129,7 @@ async def virtio_small(files: Files, board: str, ring: str) -> None:
         assert await ask(vm, "dd if=/dev/hwrng bs=4096 count=16 2>/dev/null | wc -c") == "65536"
         console, port = (vm.machine.chardevs.get(name).console for name in ("c0", "c1"))  # type: ignore[attr-defined]
         await ask(vm, "until [ -c /dev/vport?p1 ]; do sleep 0.1; done")
-        await ask(vm, "exec 3<>/dev/vport?p1; echo hello >&3; echo on-hvc >/dev/hvc0")
+        await ask(vm, "exec 3<>$(ls /dev/vport?p1); echo hello >&3; echo on-hvc >/dev/hvc0")
         await port.expect("hello", ANSWER_S)
         await console.expect("on-hvc", ANSWER_S)
         await port.send("from the host\n")
