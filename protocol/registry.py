@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import import_module
 from typing import Any
 
 from aioemu.errors import MonitorError
@@ -139,10 +140,12 @@ class Registry:
         return {each.name: each for each in self._events if _has(self._machine, each.needs)}
 
     def prepare(self) -> Iterator[None]:
-        """Look at all types, one command's at a step, so that no client has to wait for it."""
+        """Look at all types, one command's at a step, and load what describes them: no client has to wait for it."""
         for each in self.commands.values():
             _ = each.arguments, each.returns
             yield
+        import_module("aioemu.protocol.introspect")
+        yield
 
     @cached_property
     def schema(self) -> Encoded:
