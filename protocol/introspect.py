@@ -37,7 +37,7 @@ from aioemu.protocol.schema import (
 Entity = dict[str, Any]
 
 KEPT = Path(__file__).with_name("schema.jsonl")
-NUMBERS = 1_000_000  # types are numbered below this
+NUMBERS = 1_000_000_000  # types are numbered below this: so many that hardly two want the same one
 
 
 class Line(msgspec.Struct, array_like=True):
@@ -95,6 +95,7 @@ class _Describer:
     def __init__(self) -> None:
         self.names: dict[Type, str] = {}
         self.entities: dict[str, Entity] = {}
+        self._alternates: dict[tuple[str, ...], Alternate] = {}  # one for those of the same choices
 
     def describe(self, commands: Iterable[Command], events: Iterable[EventClass]) -> list[Entity]:
         top: list[Entity] = []
@@ -128,6 +129,10 @@ class _Describer:
         if kind not in self.names:
             if isinstance(kind, Array):
                 return self._array(kind)
+            if isinstance(kind, Alternate):
+                kind = self._alternates.setdefault(tuple(map(self.name, kind.choices)), kind)
+                if kind in self.names:
+                    return self.names[kind]
             self.names[kind] = self._number(kind)
             self.entities[self.names[kind]] = {}  # in its place before what it refers to
             self.entities[self.names[kind]] |= {"name": self.names[kind], **self._content(kind)}
@@ -181,14 +186,14 @@ class _Describer:
 def _identity(kind: Type) -> str:
     """What a type is called in these sources, which its number comes from."""
     if isinstance(kind, Object):
-        return kind.record.__qualname__
+        return f"{kind.record.__module__}.{kind.record.__qualname__}"
     if isinstance(kind, Enumeration):
-        return kind.python.__qualname__
+        return f"{kind.python.__module__}.{kind.python.__qualname__}"
     if isinstance(kind, Alternate):
         return "|".join(map(_identity, kind.choices))
     if isinstance(kind, Array):
         return f"[{_identity(kind.element)}]"
-    return kind.name if isinstance(kind, Builtin) else "int"
+    return kind.name if isinstance(kind, Builtin | Shape) else "int"
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Machine(Protocol):
     config: MachineConfig
     events: EventLog
     chardevs: Chardevs
+    preconfig: bool  # the guest waits for leave_preconfig
 
     @property
     def state(self) -> StrEnum:
@@ -42,6 +43,9 @@ class Machine(Protocol):
 
     async def resume(self) -> None:
         """Let the guest run; RESUME is recorded before this returns. EmuError when only a reset would help."""
+
+    async def leave_preconfig(self) -> None:
+        """What --preconfig waited for. EmuError where nothing waits for it."""
 
     async def pause(self) -> None:
         """Return when the guest stands still; STOP is recorded before that."""

@@ -22,6 +22,17 @@ from aioemu.errors import MonitorError
 from aioemu.protocol.framing import encode
 from aioemu.protocol.schema import Nothing, Object, Record, Type, object_of, type_of
 
+# What managers may ask and do while `--preconfig` holds the guest back (QAPI: allow-preconfig).
+PRECONFIG = frozenset(
+    """
+    block_resize block_set_io_throttle blockdev-add blockdev-create blockdev-del blockdev-reopen netdev_add
+    netdev_del object-add object-del qmp_capabilities qom-get qom-list qom-list-properties qom-list-types qom-set
+    query-block query-blockstats query-chardev query-command-line-options query-commands query-hotpluggable-cpus
+    query-iothreads query-memdev query-name query-named-block-nodes query-qmp-schema query-status query-uuid
+    query-version quit set-action x-exit-preconfig
+    """.split()
+)
+
 
 class Command:
     """One command: its name, its handler and what is known of it from the handler's signature."""
@@ -63,6 +74,10 @@ class Command:
 
     def bind(self, machine: Any, monitor: Any, arguments: dict[str, Any]) -> Callable[[], Any]:
         """Check (arguments); what is answered calls the handler."""
+        if machine.preconfig and self.name not in PRECONFIG:
+            raise MonitorError(
+                f"The command '{self.name}' is permitted only after machine initialization has completed"
+            )
         takes_args, takes_monitor = self._takes
         if takes_args:
             loaded = self.arguments.load(arguments, "", "")

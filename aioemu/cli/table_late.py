@@ -35,6 +35,7 @@ LATE_SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
         "Life",
         (
             _O("S", "flag:paused", FLAG, "", "do not start the CPUs: wait for 'cont'"),
+            _O("preconfig", "flag:preconfig", FLAG, "", "do not start the CPUs: wait for 'x-exit-preconfig'"),
             _O("no-reboot", "life:no_reboot", FLAG, "", "leave instead of rebooting"),
             _O("no-shutdown", "life:no_shutdown", FLAG, "", "stop instead of leaving when the guest shuts down"),
             _O(

@@ -198,6 +198,7 @@ class MachineConfig(Struct, frozen=True):
     rtc: RtcOptions = RtcOptions()
     actions: Actions = Actions()
     paused: bool = False  # -S
+    preconfig: bool = False  # the guest waits for x-exit-preconfig
     nodefaults: bool = False
     nographic: bool = False
     display: str = "none"

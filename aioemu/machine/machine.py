@@ -60,6 +60,7 @@ class Machine(Views):
         self.log = Log("machine", self.name, self.events)
         self.state = RunState.PRELAUNCH
         self.actions = config.actions
+        self.preconfig = config.preconfig  # managers still ask and add; the guest waits for leave_preconfig
         self._reset_wanted = False
         self.fds = FdTable()
         self.chardevs = Chardevs(MuxKeys(quit=self._quit_key, escape=config.escape), self.fds.number, self.fds.open)
@@ -196,9 +197,16 @@ class Machine(Views):
         return self.state is RunState.RUNNING
 
     async def start(self) -> None:
-        """Let the guest run, unless the configuration says that it waits for `resume` (-S)."""
-        if not self.config.paused and self.state is RunState.PRELAUNCH:
+        """Let the guest run, unless the configuration says that it waits for `resume` (-S) or for leave_preconfig."""
+        if not self.config.paused and not self.preconfig and self.state is RunState.PRELAUNCH:
             await self.resume()
+
+    async def leave_preconfig(self) -> None:
+        """What `--preconfig` waited for. EmuError where nothing waits for it."""
+        if not self.preconfig:
+            raise EmuError("The command is permitted only before machine initialization")
+        self.preconfig = False
+        await self.start()
 
     async def resume(self) -> None:
         """Let the guest go on. EmuError when only a reset could bring it back."""
@@ -207,6 +215,8 @@ class Machine(Views):
                 return
             if self.state.needs_reset:
                 raise EmuError("Resetting the Virtual Machine is required")
+            if self.preconfig:
+                raise EmuError("The machine waits for x-exit-preconfig")
             self._go()
 
     async def pause(self, state: RunState = RunState.PAUSED) -> None:

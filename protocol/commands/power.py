@@ -93,4 +93,10 @@ def inject_nmi(machine: NmiMachine) -> None:
     machine.inject_nmi()
 
 
-COMMANDS = (query_status, stop, cont, system_reset, system_powerdown, system_wakeup, quit_, inject_nmi)
+@command("x-exit-preconfig", features=("unstable",))
+async def exit_preconfig(machine: Machine) -> None:
+    """End what `--preconfig` began: the guest runs, unless -S has it wait."""
+    await machine.leave_preconfig()
+
+
+COMMANDS = (query_status, stop, cont, system_reset, system_powerdown, system_wakeup, quit_, inject_nmi, exit_preconfig)

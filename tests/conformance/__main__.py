@@ -32,7 +32,6 @@ PROGRAMS = (
     "q35-test",
 )
 KNOWN = {  # what fails, and why that is meant
-    "qmp-test": {"/qmp/preconfig": "--preconfig and x-exit-preconfig are experiments of QEMU's own"},
     "q35-test": {
         "/q35/smram": "no system management mode: the registers of SMRAM and TSEG are not there",
         "/q35/tseg-size": "the same",

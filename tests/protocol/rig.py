@@ -82,11 +82,15 @@ class FakeMachine:
         self.nmis = 0
         self.actions: dict[str, str] = {}
         self.gate: asyncio.Event | None = None  # while set and closed, `pause` takes its time
+        self.preconfig = False
         self.ended: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
 
     @property
     def running(self) -> bool:
         return self.state is RunState.RUNNING
+
+    async def leave_preconfig(self) -> None:
+        raise EmuError("The command is permitted only before machine initialization")
 
     async def resume(self) -> None:
         if self.state.needs_reset:

@@ -100,3 +100,22 @@ async def test_mistakes_are_told_as_to_a_client(vm: aioemu.Machine) -> None:
         await vm.monitor.getfd()  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="no command no_such"):
         _ = vm.monitor.no_such  # type: ignore[attr-defined]
+
+
+async def test_preconfig_holds_the_guest_back() -> None:
+    """With --preconfig managers look and add; what runs the guest is refused until x-exit-preconfig, which runs it."""
+    async with aioemu.Machine(machine="q35", accel="tcg", preconfig=True) as vm:
+        await vm.monitor.object_add(qom_type="iothread", id="io0")
+        assert (await vm.monitor.query_status()).status is RunState.PRELAUNCH
+        for refused in ("cont", "query-cpus-fast"):
+            with pytest.raises(aioemu.MonitorError, match="only after machine initialization"):
+                await vm.qmp(refused)
+        with pytest.raises(aioemu.EmuError, match="x-exit-preconfig"):
+            await vm.resume()
+
+        await vm.monitor.x_exit_preconfig()
+
+        assert (await vm.monitor.query_status()).running
+        assert await vm.monitor.query_cpus_fast()
+        with pytest.raises(aioemu.MonitorError, match="only before machine initialization"):
+            await vm.monitor.x_exit_preconfig()

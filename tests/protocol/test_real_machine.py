@@ -35,7 +35,7 @@ async def test_every_query_without_arguments_answers(hub: MonitorHub) -> None:
     """No listed query needs anything that the machine does not have, but for a balloon and places for processors."""
     missing = {"query-balloon": "No balloon device", "query-cpu-model-expansion": "Parameter 'type' is missing"}
     if hub.machine.config.machine.type != "q35":
-        missing["query-hotpluggable-cpus"] = "not enabled"
+        missing["query-hotpluggable-cpus"] = "does not support hot-plugging"
     names = [each["name"] for each in await hub.execute("query-commands")]
     for name in names:
         if name in missing:
