@@ -5,7 +5,7 @@
 enum {
     AHEAD_RUN = 512 * 1024,  /* bytes in a row that make a sequential writer */
     AHEAD_LEAST = 1 << 20,   /* asked for at least, */
-    AHEAD_MOST = 64 << 20,   /* and at most: as much as was written so far */
+    AHEAD_MOST = 256 << 20,  /* and at most: as much as was written so far */
     AHEAD_MARGIN = 32 << 20, /* asked for when no more than this is left, or as much as was written */
 };
 
