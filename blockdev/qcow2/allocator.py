@@ -52,6 +52,7 @@ class Allocator:
         self._hint = 0  # no cluster below is free
         self._fresh = 0  # from here on clusters have never been written: they read as zeros
         self.used_end = 0  # bytes of the file that are in use, as far as known
+        self.unnamed: set[tuple[int, int]] = set()  # (first, count) that were taken and nothing refers to yet
         self._growing = asyncio.Lock()
 
     def start(self, file_size: int) -> None:
@@ -187,6 +188,12 @@ class Allocator:
                     await store.grow(max(ahead, end))
                 except HostError:
                     await store.grow(end)
+
+    def give_back_unnamed(self) -> None:
+        """What requests took that were cut off before anything referred to it."""
+        for first, count in self.unnamed:
+            self.release(first, count)
+        self.unnamed.clear()
 
     async def trim(self) -> None:
         """Take back what the file was lengthened by for clusters that were never taken."""

@@ -204,6 +204,7 @@ class Image:
         """Write everything back and leave the image as nobody had it open."""
         if not self._changing or self.broken is not None:
             return
+        self.allocator.give_back_unnamed()
         await self.committer.commit(counts=True)
         await self.committer.commit(counts=True)  # what the first one let go of
         if self.header.version >= 3 and self.header.incompatible & fields.DIRTY:

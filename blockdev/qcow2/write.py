@@ -110,9 +110,10 @@ class Writer:
         else:
             taken = await image.allocator.take(length >> layout.bits)
             count, host = taken.clusters, taken.first << layout.bits
-            async with self._or_back(host, count):
+        async with self._or_back(host, count):
+            if not image.layout.external:
                 await image.allocator.clear(taken)
-        table = await image.l2_for_change(number)
+            table = await image.l2_for_change(number)
         self._link(table, layout.index(start), host, count)
         self._next = start + (count << layout.bits)
         return count << layout.bits
@@ -174,12 +175,20 @@ class Writer:
     @asynccontextmanager
     async def _or_back(self, host: int, count: int) -> AsyncIterator[None]:
         """Give (count) clusters back when the block fails: nothing refers to them yet."""
+        if self._image.layout.external or not count:
+            yield
+            return
+        clusters = host >> self._image.layout.bits, count
+        unnamed = self._image.allocator.unnamed
+        unnamed.add(clusters)
         try:
             yield
         except BaseException:
-            if count and not self._image.layout.external:
-                self._image.allocator.release(host >> self._image.layout.bits, count)
+            if clusters in unnamed:
+                self._image.allocator.release(*clusters)
             raise
+        finally:
+            unnamed.discard(clusters)
 
     # ---- parts -------------------------------------------------------------------------------------------------------
 

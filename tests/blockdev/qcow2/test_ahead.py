@@ -88,7 +88,7 @@ async def test_places_that_cannot_be_found_ahead_fail_no_request(tmp_path: Path,
         asked.refuse = False
         await write_row(made, MIB, 2 * MIB)
         assert not made.errors
-    check(path)
+    check(path, leaks=True)  # what is looked for ahead when the end comes may be counted and not used
 
 
 async def test_who_writes_here_and_there_gets_no_more_than_it_writes(tmp_path: Path) -> None:
