@@ -211,8 +211,8 @@ int core_blk_answer(core_blk *b, uint64_t id, int error, const uint8_t *data, ui
     if (r && r->ask == CORE_BLK_ASK_READ && !error && size != r->asked_size) {
         error = EIO;
     }
-    if (r && b->held && !error) {
-        go_on(r); /* the guest stands still: nothing changes under its hands; asked for again */
+    if (r && b->held) {
+        go_on(r); /* the guest stands still: nothing changes under its hands, no error either; asked for again */
     } else if (r && error) {
         r->state = BLK_RUNNING;
         blk_fail(r, error);

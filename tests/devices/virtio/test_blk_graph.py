@@ -117,6 +117,25 @@ async def test_nothing_changes_while_the_machine_stands_still(raw: Path, thread:
         assert d.back(writable, room) == (OK, raw.read_bytes()[:SECTOR])
 
 
+@every_thread
+@pytest.mark.parametrize("kind", [READ, WRITE, FLUSH])
+async def test_an_error_waits_for_the_machine_too(raw: Path, thread: bool, kind: int) -> None:
+    """What fails while the machine stands still leaves the driver's status alone; it learns of it when it goes on."""
+    slow = faulty(raw, **{"aioemu-faults": [{"delay-ms": 50, "errno": 5}]})
+    async with disk(slow, thread=thread) as d:
+        data, room = {READ: (b"", SECTOR), WRITE: (b"x" * SECTOR, 0), FLUSH: (b"", 0)}[kind]
+        number, writable, room = d.put(kind, 0, data, room)
+        d.rings[0].kick()
+        await d.until(lambda: bool(d.device.engine._tasks))
+        d.device.engine.hold()
+        await d.until(lambda: not d.device.engine._tasks)
+        assert d.back(writable, room)[0] == 0xEE
+        assert d.rings[0].used() == []
+        d.device.engine.go_on()
+        await d.wait(number)
+        assert d.back(writable, room)[0] == IOERR
+
+
 @needs_qemu_img
 @every_thread
 @pytest.mark.parametrize("cluster", ["4k", "64k"])
