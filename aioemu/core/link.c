@@ -2,7 +2,6 @@
 #include "link.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,11 +51,11 @@ static void show_takes(struct link_end *end) {
 
 /* Before (config) is in force: have the sender give packets where that needs them. No other frame is on its way after. */
 static void ask_for_packets(struct link_end *end, const core_impair *config) {
-    const struct core_port *sender = core_port_peer(&end->port);
+    struct core_port *sender = core_port_peer(&end->port);
     if (wants_packets(config)) {
         core_port_set_takes(&end->port, 0);
-        while (sender && atomic_load(&sender->users)) {
-            sched_yield(); /* a call never blocks */
+        if (sender) {
+            passage_wait(&sender->users);
         }
     }
 }
@@ -154,9 +153,8 @@ int core_link_insert(core_link *link, core_port *port) {
     show_carrier(link);
     atomic_store(&port->peer, near);
     atomic_store(&peer->peer, far);
-    while (atomic_load(&port->users) || atomic_load(&peer->users)) {
-        sched_yield(); /* a call never blocks */
-    }
+    passage_wait(&port->users);
+    passage_wait(&peer->users);
     return 0;
 }
 

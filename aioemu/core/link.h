@@ -55,7 +55,7 @@ struct lane {
     uint32_t index;
     pthread_mutex_t lock; /* of all below but what is atomic; nothing is sent with it held */
     _Atomic bool direct;
-    _Atomic uint32_t users; /* senders that pass frames on directly at this moment */
+    struct core_passage users; /* senders that pass frames on directly at this moment */
     struct core_impair_state impair;
     bool impaired;
     struct link_queue queue;

@@ -1,7 +1,6 @@
 /* link_lane.c: one direction of a link: how frames get in, wait, and get out. Who sends which when is decided under the
  * lane's lock; nothing is sent with it held. One thread at a time empties the queue: the context, or a sender whose frames
  * are due at once. */
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,8 +32,8 @@ void lane_update(struct lane *lane) {
 }
 
 void lane_settle(struct lane *lane) {
-    while (!atomic_load(&lane->direct) && atomic_load(&lane->users)) {
-        sched_yield(); /* a call never blocks */
+    if (!atomic_load(&lane->direct)) {
+        passage_wait(&lane->users);
     }
 }
 
@@ -333,13 +332,13 @@ int lane_deliver(struct lane *lane, uint32_t queue, const struct core_frame *fra
     if (!atomic_load_explicit(&lane->direct, memory_order_relaxed)) {
         return take_all(lane, queue, frames, count);
     }
-    atomic_fetch_add(&lane->users, 1);
+    _Atomic uint32_t *inside = passage_enter(&lane->users);
     bool direct = atomic_load(&lane->direct);
     int taken = direct ? pass_on(lane, queue, frames, count) : 0;
     if (direct && taken < count) {
         told_to_wait(lane);
     }
-    atomic_fetch_sub(&lane->users, 1);
+    passage_leave(inside);
     return direct ? taken : take_all(lane, queue, frames, count);
 }
 

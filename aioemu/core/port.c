@@ -2,7 +2,6 @@
 #include "port.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 
 #include "offload.h"
@@ -15,16 +14,6 @@ void core_port_init(struct core_port *port, const struct core_port_ops *ops, uin
 }
 
 /* ---- joining -------------------------------------------------------------------------------------------------------- */
-
-/* The peer, which stays until leave: a call into it is on its way. */
-static struct core_port *enter(struct core_port *port) {
-    atomic_fetch_add(&port->users, 1);
-    return atomic_load(&port->peer);
-}
-
-static void leave(struct core_port *port) {
-    atomic_fetch_sub_explicit(&port->users, 1, memory_order_release);
-}
 
 static void tell_carrier(struct core_port *port) {
     if (port->ops->carrier) {
@@ -61,9 +50,8 @@ void core_port_part(core_port *port) {
         return;
     }
     atomic_store(&peer->peer, NULL);
-    while (atomic_load(&port->users) || atomic_load(&peer->users)) {
-        sched_yield(); /* a call never blocks */
-    }
+    passage_wait(&port->users);
+    passage_wait(&peer->users);
     tell_carrier(port);
     tell_carrier(peer);
     release(port);
@@ -116,17 +104,19 @@ uint32_t core_port_takes(core_port *port) {
 
 void core_port_set_takes(struct core_port *port, uint32_t takes) {
     atomic_store(&port->takes, takes);
-    struct core_port *peer = enter(port);
+    _Atomic uint32_t *inside = passage_enter(&port->users);
+    struct core_port *peer = atomic_load(&port->peer); /* which stays until this one leaves */
     if (peer && peer->ops->offloads) {
         peer->ops->offloads(peer, takes);
     }
-    leave(port);
+    passage_leave(inside);
 }
 
 uint32_t core_port_peer_takes(struct core_port *port) {
-    const struct core_port *peer = enter(port);
+    _Atomic uint32_t *inside = passage_enter(&port->users);
+    const struct core_port *peer = atomic_load(&port->peer);
     uint32_t takes = peer ? atomic_load(&peer->takes) : CORE_TAKES_ALL;
-    leave(port);
+    passage_leave(inside);
     return takes;
 }
 
@@ -252,9 +242,10 @@ void core_port_unwatch(struct core_port *port, struct core_port_watch *watch) {
             each->next = watch->next;
         }
     }
-    const struct core_port *peer = atomic_load(&port->peer);
-    while (atomic_load(&port->users) || (peer && atomic_load(&peer->users))) {
-        sched_yield();
+    struct core_port *peer = atomic_load(&port->peer);
+    passage_wait(&port->users);
+    if (peer) {
+        passage_wait(&peer->users);
     }
 }
 
@@ -326,7 +317,8 @@ static int pass(struct core_port *port, struct core_port *peer, uint32_t queue, 
 }
 
 int core_port_send(struct core_port *port, uint32_t queue, const struct core_frame *frames, int count) {
-    struct core_port *peer = enter(port);
+    _Atomic uint32_t *inside = passage_enter(&port->users);
+    struct core_port *peer = atomic_load(&port->peer);
     int done = count;
     if (!peer) {
         core_port_drop_out(port, CORE_DROP_NO_PEER, (uint64_t)count);
@@ -335,14 +327,15 @@ int core_port_send(struct core_port *port, uint32_t queue, const struct core_fra
     } else {
         done = pass(port, peer, queue, frames, count);
     }
-    leave(port);
+    passage_leave(inside);
     return done;
 }
 
 void core_port_ready(struct core_port *port, uint32_t queue) {
-    struct core_port *peer = enter(port);
+    _Atomic uint32_t *inside = passage_enter(&port->users);
+    struct core_port *peer = atomic_load(&port->peer);
     if (peer && peer->ops->ready) {
         peer->ops->ready(peer, queue);
     }
-    leave(port);
+    passage_leave(inside);
 }

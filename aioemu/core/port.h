@@ -25,6 +25,7 @@
 #include <sys/uio.h>
 
 #include "core.h"
+#include "passage.h"
 
 enum {
     CORE_NET_HDR_SIZE = 12,            /* struct virtio_net_hdr_v1 (Virtio 1.2, 5.1.6) */
@@ -79,7 +80,7 @@ struct core_port {
     const struct core_port_ops *ops;
     _Atomic(struct core_port *) peer;
     _Atomic(struct core_port_watch *) watch; /* usually nobody */
-    _Atomic uint32_t users;                  /* calls on their way from this port into its peer */
+    struct core_passage users;               /* calls on their way from this port into its peer */
     _Atomic uint32_t takes;                  /* core_port_takes: what it understands in a header */
     _Atomic bool up;
     _Atomic uint64_t out_frames, out_bytes, in_frames, in_bytes;

@@ -13,7 +13,7 @@ WIRES = [path.stem for kind in ("netq", "offload", "link", "switch", "capture") 
 
 def build_in(folder: Path) -> Path:
     """The program, to run it by hand."""
-    return build("netq", [*ENGINE, *IO, *WIRES, "port", "port_box"], folder)
+    return build("netq", [*ENGINE, *IO, *WIRES, "port", "port_box", "passage"], folder)
 
 
 @pytest.fixture(scope="session")
