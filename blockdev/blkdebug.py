@@ -25,8 +25,11 @@ READ, WRITE, ZEROES, DISCARD, FLUSH = IOTYPES = ("read", "write", "write-zeroes"
 EVENTS = (  # of QAPI's BlkdebugEvent, those that happen: here, in raw and copy-on-read, in qcow2
     *("none", "pwritev", "pwritev_zero", "pwritev_done", "flush_to_os", "flush_to_disk"),
     *("read_aio", "write_aio", "cor_write"),
-    *("read_backing_aio", "read_compressed", "cow_read", "cow_write", "cluster_alloc", "reftable_load"),
-    *("l1_update", "l2_load", "l2_update", "refblock_load", "refblock_update_part", "refblock_alloc_hookup"),
+    *("read_backing_aio", "read_compressed", "cow_read", "cow_write", "cluster_alloc", "cluster_alloc_space"),
+    *("cluster_free", "l1_update", "l2_load", "l2_update", "l2_alloc_cow_read", "l2_alloc_write"),
+    *("l1_grow_alloc_table", "l1_grow_write_table", "l1_grow_activate_table"),
+    *("l1_shrink_write_table", "l1_shrink_free_l2_clusters", "reftable_load", "reftable_grow"),
+    *("refblock_load", "refblock_update_part", "refblock_alloc", "refblock_alloc_hookup"),
     *("refblock_alloc_write_blocks", "refblock_alloc_write_table", "refblock_alloc_switch_table"),
 )
 MS = 1000

@@ -172,6 +172,7 @@ class Allocator:
         """Make taken clusters read as zeros, which costs nothing where the file never reached."""
         bits = self._image.layout.bits
         if not taken.fresh:
+            self._image.store.debug_event("cluster_alloc_space")
             await self._image.store.write_zeroes(taken.first << bits, taken.clusters << bits, unmap=True)
         await self.reach(taken.first + taken.clusters << bits)
 
@@ -215,6 +216,7 @@ class Allocator:
     async def drop(self, freed: list[Freed]) -> None:
         """Count down what nothing on the disk refers to any more; part of a commit."""
         while freed:
+            self._image.store.debug_event("cluster_free")
             each = freed[0]
             try:
                 await self._drop_run(each)
@@ -289,6 +291,7 @@ class Allocator:
         """Make a refcount block that is itself the first cluster that it counts. Awaits only to raise."""
         image, width = self._image, self._image.width
         await self._refuse_metadata(cluster, 1)
+        image.store.debug_event("refblock_alloc")
         block = self._empty_block(cluster)
         width.put(block, cluster % width.per_block, 1)
         image.block_cache.add(block)
@@ -315,6 +318,7 @@ class Allocator:
                 return
             per_cluster = image.layout.cluster // 8
             old_clusters = len(old.entries) // per_cluster
+            image.store.debug_event("reftable_grow")
             table_clusters, blocks = old_clusters + (old_clusters + 1) // 2 + 1, 1
             while (table_clusters + blocks) > blocks * width.per_block:
                 blocks += 1

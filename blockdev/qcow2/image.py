@@ -151,6 +151,8 @@ class Image:
                 if table is not None and self.l1.entries[number] == entry:
                     return table
                 continue
+            if entry & OFFSET_MASK:
+                self.store.debug_event("l2_alloc_cow_read")
             old = await self.l2(number)
             contents = old.entries[:] if old is not None else array("Q", bytes(self.layout.cluster))
             await self.l2_cache.make_room()
@@ -160,6 +162,7 @@ class Image:
                 continue
             table = Table(cluster << self.layout.bits, contents)
             table.touch(0, len(contents))
+            self.store.debug_event("l2_alloc_write")
             self.l2_cache.add(table)
             self.l1.put(number, table.offset | COPIED)
             if old is not None:

@@ -38,6 +38,7 @@ async def shrink(image: Image, size: int, eraser: Eraser) -> None:
     end = image.header.size + layout.mask & ~layout.mask
     if start < end:
         await eraser.drop(start, end)
+    image.store.debug_event("l1_shrink_write_table")
     first = -(-size >> layout.span_bits)  # the first L1 entry that maps nothing any more
     for number in range(first, len(image.l1.entries)):
         offset = image.l1.entries[number] & OFFSET_MASK
@@ -46,6 +47,7 @@ async def shrink(image: Image, size: int, eraser: Eraser) -> None:
             image.l2_cache.drop(offset)
             image.forget_metadata(offset >> layout.bits)
             image.allocator.release(offset >> layout.bits, 1)
+    image.store.debug_event("l1_shrink_free_l2_clusters")
     await image.committer.commit()
     await image.put_field(size=size)
     await image.committer.commit()
@@ -60,19 +62,17 @@ async def make_room(image: Image, size: int) -> None:
         return
     layout = image.layout
     clusters = needed * 8 + layout.mask >> layout.bits
+    image.store.debug_event("l1_grow_alloc_table")
     first = await image.allocator.take_row(clusters)
     async with image.committer.lock:
-        while True:
-            await image.committer.commit_locked()
-            if not image.l1.dirty:  # what it names is on the disk
-                break
+        try:
+            table = await _write_longer(image, needed, first << layout.bits)
+        except BaseException:  # nothing refers to it yet
+            image.forget_metadata(first, clusters)
+            image.allocator.release(first, clusters)
+            raise
         old = image.l1
-        contents = old.entries[:]
-        contents.frombytes(bytes((needed - len(contents)) * 8))
-        table = Table(first << layout.bits, array("Q", contents))
-        padded = encode(contents).ljust(clusters << layout.bits, b"\0")
-        await image.store.write(table.offset, padded)
-        await image.store.flush()
+        image.store.debug_event("l1_grow_activate_table")
         await image.put_field(l1_size=needed, l1_offset=table.offset)
         await image.store.flush()
         for at, entry in enumerate(old.entries):  # what changed meanwhile
@@ -83,6 +83,23 @@ async def make_room(image: Image, size: int) -> None:
     old_clusters = old.size + layout.mask >> layout.bits
     image.forget_metadata(old.offset >> layout.bits, old_clusters)
     image.allocator.release(old.offset >> layout.bits, old_clusters)
+
+
+async def _write_longer(image: Image, needed: int, offset: int) -> Table:
+    """The L1 table with (needed) entries, written to (offset). The caller holds the committer's lock."""
+    while True:
+        await image.committer.commit_locked()
+        if not image.l1.dirty:  # what it names is on the disk
+            break
+    contents = image.l1.entries[:]
+    contents.frombytes(bytes((needed - len(contents)) * 8))
+    table = Table(offset, array("Q", contents))
+    image.store.debug_event("l1_grow_write_table")
+    await image.store.write(
+        offset, encode(contents).ljust(-(-needed * 8 // image.layout.cluster) * image.layout.cluster, b"\0")
+    )
+    await image.store.flush()
+    return table
 
 
 async def finish_growth(image: Image, size: int) -> None:
