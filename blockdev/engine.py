@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 PYTHON_FLUSHES, NOTHING_TO_FLUSH = -1, -2
 LOG = Log("block")
 TRIES, AT_ONCE = 10_000, 8  # of an answer that was void before it arrived; without letting others go on
+AT_A_TURN = 64  # questions answered before others on the loop have their turn
+AT_ONCE_IN_PYTHON = 64  # requests: bounds what a guest with many queues can make the loop hold, a MiB each
 ACTIONS = {"report": 0, "ignore": 1, "stop": 2, "enospc": 3}  # core_blk_action
 NAMES = tuple(ACTIONS)
 EXTENTS = (lib.CORE_BLK_ASK_EXTENT, lib.CORE_BLK_ASK_AHEAD)
@@ -70,6 +72,7 @@ class Engine:
         self.ptr = made
         self._ask: Any = ffi.new("core_blk_ask *")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_full = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = lib.core_blk_ask_fd(made)
         self._limits: list[Any] = []
@@ -180,7 +183,10 @@ class Engine:
     def _asked(self) -> None:
         with contextlib.suppress(BlockingIOError):  # rung once, and looked at already
             os.eventfd_read(self._fd)
-        while self.ptr != ffi.NULL and lib.core_blk_next_ask(self.ptr, self._ask) == 1:
+        for _ in range(AT_A_TURN):
+            self._is_full = len(self._tasks) >= AT_ONCE_IN_PYTHON
+            if self._is_full or self.ptr == ffi.NULL or lib.core_blk_next_ask(self.ptr, self._ask) != 1:
+                return
             ask = self._ask
             if ask.kind == lib.CORE_BLK_ASK_ERROR:
                 self._failed(DiskError(bool(ask.write), int(ask.error), NAMES[ask.action], int(ask.offset)))
@@ -194,7 +200,14 @@ class Engine:
                 work = _go_on(work, waits_for)
             task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._answered)
+        if self.ptr != ffi.NULL:
+            os.eventfd_write(self._fd, 1)  # there may be more
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._is_full and self.ptr != ffi.NULL:
+            self._asked()
 
     def _failed(self, error: DiskError) -> None:
         if error.action == "stop":

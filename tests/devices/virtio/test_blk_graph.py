@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.devices.virtio.disks import FLUSH, IOERR, OK, READ, WRITE, WRITE_ZEROES, disk
+from tests.devices.virtio.disks import DISCARD, FLUSH, IOERR, OK, READ, WRITE, WRITE_ZEROES, disk
 from tests.devices.virtio.driver import STATUS
 
 SECTOR = 512
@@ -134,6 +134,27 @@ async def test_an_error_waits_for_the_machine_too(raw: Path, thread: bool, kind:
         d.device.engine.go_on()
         await d.wait(number)
         assert d.back(writable, room)[0] == IOERR
+
+
+@every_thread
+async def test_a_storm_of_requests_is_taken_in_portions(raw: Path, thread: bool) -> None:
+    """More requests at once than the loop works on: never all of them are in memory, and each is answered."""
+    slow = faulty(raw, **{"aioemu-faults": [{"iotype": "discard", "delay-ms": 5}]})
+    async with disk(slow, thread=thread, queues=3) as d:
+        piece = struct.pack("<QII", 0, 8, 0)
+        asked = [(q, *d.put(DISCARD, 0, piece, q=q)) for q in range(3) for _ in range(80)]
+        for ring in d.rings:
+            ring.kick()
+        most = 0
+
+        def all_back() -> bool:
+            nonlocal most
+            most = max(most, len(d.device.engine._tasks))
+            return all(d._is_back(number, q) for q, number, _, _ in asked)
+
+        await d.until(all_back)
+        assert most == 64
+        assert {d.back(writable, room)[0] for _, _, writable, room in asked} == {OK}
 
 
 @needs_qemu_img
