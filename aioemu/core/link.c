@@ -168,12 +168,22 @@ static void set_up(struct lane *lane, bool up) {
     lane_settle(lane);
 }
 
+/* What is on its way is lost. */
+static void cut(struct lane *lane) {
+    pthread_mutex_lock(&lane->lock);
+    lane->counts.drops[CORE_LINK_DROP_CUT] += link_queue_clear(&lane->queue);
+    lane->impair.last_due_ns = lane->impair.line_free_ns = 0;
+    lane->stalled = lane->impatient = false;
+    lane_update(lane);
+    pthread_mutex_unlock(&lane->lock);
+}
+
 void core_link_set_up(core_link *link, int up) {
     set_up(&link->lanes[0], up);
     set_up(&link->lanes[1], up);
     show_carrier(link);
     for (int i = 0; i < 2 && !up; i++) {
-        lane_cut(&link->lanes[i]);
+        cut(&link->lanes[i]);
     }
 }
 

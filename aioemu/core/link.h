@@ -95,7 +95,6 @@ void lane_free(struct lane *lane);
 int lane_deliver(struct lane *lane, uint32_t queue, const struct core_frame *frames, int count);
 /* The receiver takes again; any thread. */
 void lane_ready(struct lane *lane);
-void lane_cut(struct lane *lane);
 /* With the lock: bring `direct` up to date. After the lock is released, lane_settle waits for direct senders to be out. */
 void lane_update(struct lane *lane);
 void lane_settle(struct lane *lane);

@@ -15,7 +15,6 @@ enum {
 static struct link_end *from(struct lane *lane) {
     return &lane->link->ends[lane->index];
 }
-
 static struct link_end *to(struct lane *lane) {
     return &lane->link->ends[1 - lane->index];
 }
@@ -207,13 +206,19 @@ static int take_due(struct lane *lane, struct link_frame **batch, struct core_fr
     return count;
 }
 
+/* Whether what is sent arrives anywhere: the receiver is there, and who sent it was not switched off meanwhile. */
+static bool arrives(struct lane *lane) {
+    return core_port_is_up(&to(lane)->port) && core_port_carrier(&to(lane)->port);
+}
+
+static void count_out(struct lane *lane, uint32_t size, bool arrived) {
+    lane->counts.drops[CORE_LINK_DROP_CUT] += !arrived;
+    lane->counts.delivered += arrived;
+    lane->counts.delivered_bytes += arrived ? size : 0;
+}
+
 /* With the lock: (sent) of the batch are gone, the others wait for the receiver unless it called meanwhile. */
 static void settle_batch(struct lane *lane, struct link_frame **batch, int count, int sent, uint32_t calls) {
-    for (int i = 0; i < sent; i++) {
-        lane->counts.delivered++;
-        lane->counts.delivered_bytes += batch[i]->size;
-        free(batch[i]);
-    }
     link_queue_give_back(&lane->queue, batch + sent, count - sent);
     lane->stalled = sent < count && calls == lane->ready_calls;
     if (sent == count) {
@@ -233,9 +238,14 @@ static bool send_due(struct lane *lane) {
             return true;
         }
         uint32_t calls = lane->ready_calls;
+        bool arrived = arrives(lane);
         pthread_mutex_unlock(&lane->lock);
         int sent = core_port_send(&to(lane)->port, 0, frames, count);
         pthread_mutex_lock(&lane->lock);
+        for (int i = 0; i < sent; i++) {
+            count_out(lane, batch[i]->size, arrived);
+            free(batch[i]);
+        }
         settle_batch(lane, batch, count, sent, calls);
     }
     return false;
@@ -285,14 +295,14 @@ static void pass_recorded(struct lane *lane, uint32_t queue, const struct core_f
         record(lane, TAP_EXIT, &frames[i], NULL);
     }
     uint32_t calls = lane->ready_calls;
+    bool arrived = arrives(lane);
     pthread_mutex_unlock(&lane->lock);
     int sent = core_port_send(&to(lane)->port, queue, frames, count);
     pthread_mutex_lock(&lane->lock);
     const struct impair_verdict now = {.drop = -1, .due_ns = core_monotonic_ns()};
     for (int i = 0; i < count; i++) {
         if (i < sent) {
-            lane->counts.delivered++;
-            lane->counts.delivered_bytes += frames[i].size;
+            count_out(lane, frames[i].size, arrived);
         } else {
             keep(lane, &frames[i], &now, true);
         }
@@ -343,15 +353,6 @@ int lane_deliver(struct lane *lane, uint32_t queue, const struct core_frame *fra
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
-
-void lane_cut(struct lane *lane) {
-    pthread_mutex_lock(&lane->lock);
-    lane->counts.drops[CORE_LINK_DROP_CUT] += link_queue_clear(&lane->queue);
-    lane->impair.last_due_ns = lane->impair.line_free_ns = 0;
-    lane->stalled = lane->impatient = false;
-    lane_update(lane);
-    pthread_mutex_unlock(&lane->lock);
-}
 
 void lane_init(struct lane *lane, struct core_link *link, uint32_t index) {
     pthread_mutex_init(&lane->lock, NULL);

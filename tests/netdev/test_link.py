@@ -10,7 +10,7 @@ import pytest
 
 from aioemu.netdev.link import Clockwork
 from aioemu.netdev.port import Box
-from tests.netdev.link_rig import FRAME, Rig, numbered
+from tests.netdev.link_rig import FRAME, LIMIT_S, Rig, numbered
 
 SIZES = (14, 60, 64, 1514, 1518, 9018, 65557)
 
@@ -188,6 +188,21 @@ async def test_peer_that_is_switched_off(rig: Rig) -> None:
     assert carriers(rig) == (False, True)
     rig.link.set_alive(rig.link.b, True)
     assert carriers(rig) == (True, True)
+
+
+async def test_who_goes_takes_what_is_on_its_way_along(rig: Rig) -> None:
+    """A frame that is due when its sender was switched off, or its receiver unplugged, is cut: not delivered."""
+    await rig.link.impair(delay_ms=20)
+    rig.a.send(FRAME)
+    rig.b.send(FRAME)
+    rig.link.set_alive(rig.link.a, False)
+    rig.a.part()
+    async with asyncio.timeout(LIMIT_S):
+        while rig.link.a_to_b.stats.waiting or rig.link.b_to_a.stats.waiting:
+            await asyncio.sleep(0)
+    for stats in (rig.link.a_to_b.stats, rig.link.b_to_a.stats):
+        assert (stats.frames, stats.delivered, stats.dropped) == (1, 0, {"cut": 1})
+    assert (rig.a.take(), rig.b.take()) == (None, None)
 
 
 async def test_down_and_up(rig: Rig) -> None:

@@ -18,7 +18,9 @@
 #define PIT_HZ             1193182
 #define PIT_CHANNEL_0      0x40
 #define PIT_CONTROL        0x43
-#define CALIBRATE_MS       20
+#define CALIBRATE_MS       2 /* what a busy host leaves to us at once */
+#define CALIBRATIONS       20
+#define MARKS              4
 #define TSC_PER_MS_UNKNOWN 2000000
 #define CALIBRATE_TRIES    1000
 
@@ -85,44 +87,60 @@ static uint32_t k_pit_count(void) {
     return low | (uint32_t)k_inb(PIT_CHANNEL_0) << 8;
 }
 
+/* A reading of the counter: somewhere between two readings of the TSC. */
+struct mark {
+    uint32_t count;
+    uint64_t tsc, width;
+};
+
+/* The closest of some: the host may stop us in the middle of one. */
+static struct mark k_mark(void) {
+    struct mark best = {0, 0, UINT64_MAX};
+
+    for (int i = 0; i < MARKS; i++) {
+        uint64_t before = k_tsc();
+        uint32_t count = k_pit_count();
+        uint64_t width = k_tsc() - before;
+
+        if (width < best.width)
+            best = (struct mark){count, before + width / 2, width};
+    }
+    return best;
+}
+
 /* Cycles per millisecond while channel 0, free-running in mode 2, counts down by `ticks`; 0 when it does not move. */
 static uint64_t k_time_pit(uint64_t ticks, uint64_t tries, uint64_t unused) {
-    uint64_t start;
-    uint32_t first, passed;
+    struct mark first, last;
+    uint32_t passed;
 
     (void)unused;
     k_outb(PIT_CONTROL, 0x34);
     k_outb(PIT_CHANNEL_0, 0);
     k_outb(PIT_CHANNEL_0, 0);
-    first = k_pit_count();
-    start = k_tsc();
+    first = k_mark();
     do {
-        passed = (first - k_pit_count()) & 0xffff;
-        if (passed >= ticks) /* what really passed: the host may have stopped us meanwhile */
-            return (k_tsc() - start) * PIT_HZ / passed / 1000;
+        passed = (first.count - k_pit_count()) & 0xffff;
+        if (passed >= ticks) {
+            last = k_mark();
+            passed = (first.count - last.count) & 0xffff;
+            return passed ? (last.tsc - first.tsc) * PIT_HZ / passed / 1000 : 0;
+        }
     } while (passed || tries--);
     return 0;
 }
 
-static uint64_t median(uint64_t a, uint64_t b, uint64_t c) {
-    uint64_t low = a < b ? a : b, high = a < b ? b : a;
-
-    return c < low ? low : c > high ? high : c;
-}
-
-/* The median of three: the host may stop us between two readings of one of them, or for a whole turn of the counter. */
+/* The least of some: the host may stop us for whole turns of the counter, which nobody sees, but not all the time. */
 uint64_t tsc_per_ms(void) {
     static uint64_t rate;
+    uint64_t least = UINT64_MAX;
 
-    if (!rate) {
-        uint64_t measured[3];
+    for (int i = 0; !rate && i < CALIBRATIONS; i++) {
+        uint64_t measured = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, CALIBRATE_TRIES, 0);
 
-        for (int i = 0; i < 3; i++)
-            measured[i] = at_cpl0(k_time_pit, PIT_HZ * CALIBRATE_MS / 1000, CALIBRATE_TRIES, 0);
-        rate = median(measured[0], measured[1], measured[2]);
-        if (!rate)
-            rate = TSC_PER_MS_UNKNOWN;
+        least = measured && measured < least ? measured : least;
     }
+    if (!rate)
+        rate = least < UINT64_MAX ? least : TSC_PER_MS_UNKNOWN;
     return rate;
 }
 

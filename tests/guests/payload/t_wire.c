@@ -9,11 +9,13 @@
 /* In the frame's type: experimental ones (IEEE 802). */
 enum { T_DATA = 0xb5, T_HELLO = 0xb6, T_READY = 0xb7, T_END = 0xb8, T_BYE = 0xb9 };
 
-#define BATCH    32
-#define PATIENCE 10000 /* ms */
-#define RETRY    2     /* ms */
+#define BATCH     32
+#define NUMBER_AT 14    /* of a frame's bytes: behind the type */
+#define PATIENCE  10000 /* ms: a busy host stops a guest for a second and more */
+#define RETRY     2     /* ms */
 
-static bool send_one(uint8_t type, uint32_t size) {
+/* What is asked and what is answered carry the same number: a late answer is not taken for that of the next question. */
+static bool send_numbered(uint8_t type, uint32_t size, uint32_t number) {
     struct net_frame *f = net_room();
 
     if (!f)
@@ -22,41 +24,53 @@ static bool send_one(uint8_t type, uint32_t size) {
         f->bytes[i] = i < 6 ? 0xff : 2;
     f->bytes[12] = 0x88;
     f->bytes[13] = type;
+    for (uint32_t i = 0; i < 4; i++)
+        f->bytes[NUMBER_AT + i] = (uint8_t)(number >> 8 * i);
     net_queue(size < 60 ? 60 : size);
     return true;
+}
+
+static bool send_one(uint8_t type, uint32_t size) {
+    return send_numbered(type, size, 0);
 }
 
 static uint8_t type_of(const struct net_frame *f) {
     return f->bytes[12] == 0x88 ? f->bytes[13] : 0;
 }
 
+static uint32_t number_of(const struct net_frame *f) {
+    const uint8_t *at = f->bytes + NUMBER_AT;
+
+    return at[0] | at[1] << 8 | at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
 static uint64_t deadline_ms(uint64_t ms) {
     return tsc() + ms * tsc_per_ms();
 }
 
-/* Wait for a frame of a type; others are dropped. */
-static bool wait_for(uint8_t type, uint64_t until) {
+/* Wait for a frame of a type with a number; others are dropped. */
+static bool wait_for(uint8_t type, uint32_t number, uint64_t until) {
     uint32_t size;
     const struct net_frame *f;
 
     while (tsc() < until) {
         if (!(f = net_poll(&size)))
             continue;
-        uint8_t found = type_of(f);
+        bool found = type_of(f) == type && number_of(f) == number;
 
         net_done();
-        if (found == type)
+        if (found)
             return true;
     }
     return false;
 }
 
-/* Say something until it is answered. */
+/* Say something until it is answered; who has ended does not answer any more, and takes the link's carrier along. */
 static bool call(uint8_t say, uint8_t hear) {
-    for (uint64_t end = deadline_ms(PATIENCE); tsc() < end;) {
+    for (uint64_t end = deadline_ms(PATIENCE); tsc() < end && (say != T_END || net_status() & 1);) {
         if (send_one(say, 60))
             net_kick();
-        if (wait_for(hear, deadline_ms(RETRY)))
+        if (wait_for(hear, 0, deadline_ms(RETRY)))
             return true;
     }
     return false;
@@ -134,10 +148,11 @@ static int do_echo(void) {
             continue;
         }
         uint8_t type = type_of(f);
+        uint32_t number = number_of(f);
 
         net_done();
         end = deadline_ms(PATIENCE);
-        if (type == T_DATA && send_one(T_DATA, size))
+        if (type == T_DATA && send_numbered(T_DATA, size, number))
             net_kick();
         if (type == T_HELLO)
             answer(T_READY);
@@ -156,10 +171,10 @@ static int do_ping(void) {
         return fail("nobody answers");
     for (uint32_t i = 0; i < n; i++) {
         start = tsc();
-        if (!send_one(T_DATA, (uint32_t)size))
+        if (!send_numbered(T_DATA, (uint32_t)size, i + 1))
             return fail("no room to send");
         net_kick();
-        if (!wait_for(T_DATA, deadline_ms(1000)))
+        if (!wait_for(T_DATA, i + 1, deadline_ms(PATIENCE)))
             lost++;
         sample(i, tsc() - start);
     }
