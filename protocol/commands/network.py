@@ -174,20 +174,21 @@ def query_rx_filter(machine: NetMachine, args: FilterQuery) -> list[RxFilterInfo
     """Say what cards receive; NIC_RX_FILTER_CHANGED tells of the next change again."""
     cards = [nic for nic in machine.nics.cards if args.name in (None, nic.name)]
     if args.name is not None and not cards:
-        raise MonitorError(f"invalid net client name: {args.name}")
+        known = args.name in machine.nics.back_ends
+        raise MonitorError(f"net client({args.name}) isn't a NIC" if known else f"invalid net client name: {args.name}")
     return [_filter(nic) for nic in cards]
 
 
 def _filter(nic: Nic) -> RxFilterInfo:
     nic.tells_filter = True
     card = nic.card
-    tags = [tag for tag in range(8 * len(card.vlans)) if card.vlans[tag // 8] >> tag % 8 & 1]
+    tags = [tag for tag in reversed(range(8 * len(card.vlans))) if not card.filters_vlans or _has(card.vlans, tag)]
     return RxFilterInfo(
         name=nic.name,
         promiscuous=bool(card.modes & PROMISCUOUS),
-        multicast=_state(card.modes, NO_MULTICAST, ALL_MULTICAST, card.multicast_overflow),
-        unicast=_state(card.modes, NO_UNICAST, ALL_UNICAST, card.unicast_overflow),
-        vlan=RxState.NORMAL if card.filters_vlans else RxState.ALL,
+        multicast=_state(card.modes, NO_MULTICAST, ALL_MULTICAST),
+        unicast=_state(card.modes, NO_UNICAST, ALL_UNICAST),
+        vlan=RxState.ALL if not card.filters_vlans else RxState.NORMAL if tags else RxState.NONE,
         broadcast_allowed=not card.modes & NO_BROADCAST,
         multicast_overflow=card.multicast_overflow,
         unicast_overflow=card.unicast_overflow,
@@ -198,12 +199,17 @@ def _filter(nic: Nic) -> RxFilterInfo:
     )
 
 
-def _state(modes: int, none: int, every: int, overflow: bool) -> RxState:
-    return RxState.NONE if modes & none else RxState.ALL if modes & every or overflow else RxState.NORMAL
+def _has(bits: bytes, index: int) -> bool:
+    return bool(bits[index // 8] >> index % 8 & 1)
+
+
+def _state(modes: int, none: int, every: int) -> RxState:
+    return RxState.NONE if modes & none else RxState.ALL if modes & every else RxState.NORMAL
 
 
 def _addresses(table: bytes) -> list[str]:
-    return [table[at : at + ADDRESS_BYTES].hex(":") for at in range(0, len(table), ADDRESS_BYTES)]
+    """The last first, as tags, because QEMU shows them so."""
+    return [table[at : at + ADDRESS_BYTES].hex(":") for at in reversed(range(0, len(table), ADDRESS_BYTES))]
 
 
 @command("announce-self", needs=("nics",))

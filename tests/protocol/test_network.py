@@ -78,17 +78,34 @@ async def test_filters_are_told_and_asked() -> None:
         card.on_filter()
         card.on_filter()
         assert [event.name for event in machine.events.history].count("NIC_RX_FILTER_CHANGED") == 1
-        card.modes, card.multicast = 0, bytes((1, 0, 0x5E, 0, 0, 1))
+        card.modes, card.multicast = 0, bytes((1, 0, 0x5E, 0, 0, 1, 0x33, 0x33, 0, 0, 0, 1))
 
         (found,) = await machine.qmp("query-rx-filter", name="card")
 
         assert found["main-mac"] == "52:54:00:12:34:56"
         assert (found["promiscuous"], found["multicast"], found["unicast"]) == (False, "normal", "normal")
-        assert found["multicast-table"] == ["01:00:5e:00:00:01"]
+        assert found["multicast-table"] == ["33:33:00:00:00:01", "01:00:5e:00:00:01"]  # the last first, as QEMU
+        assert (found["vlan"], found["vlan-table"]) == ("all", list(reversed(range(4096))))  # nothing is filtered yet
         card.on_filter()
         assert [event.name for event in machine.events.history].count("NIC_RX_FILTER_CHANGED") == 2
         with pytest.raises(MonitorError, match="invalid net client name: other"):
             await machine.qmp("query-rx-filter", name="other")
+        with pytest.raises(MonitorError, match=r"net client\(h0\) isn't a NIC"):
+            await machine.qmp("query-rx-filter", name="h0")
+
+
+async def test_tags_of_a_card_that_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that named no tag yet gets none of them; a table that overflows does not change the kind's state."""
+    async with vm() as machine:
+        card = machine.nic[0].card
+        monkeypatch.setattr(type(card), "filters_vlans", True)
+        (found,) = await machine.qmp("query-rx-filter")
+        assert (found["vlan"], found["vlan-table"]) == ("none", [])
+        card.vlans = bytes((0x81,)) + card.vlans[1:]
+        card.unicast_overflow = True
+        (found,) = await machine.qmp("query-rx-filter")
+        assert (found["vlan"], found["vlan-table"]) == ("normal", [7, 0])
+        assert (found["unicast"], found["unicast-overflow"]) == ("normal", True)
 
 
 async def test_info_network_has_the_lines_that_tools_read() -> None:
