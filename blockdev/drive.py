@@ -136,13 +136,12 @@ def _node_words(opts: Options, node: dict[str, Any]) -> None:
 
 def _policy(opts: Options, key: str, default: ErrorPolicy) -> ErrorPolicy:
     word = opts.text(key)
-    for policy in POLICIES:
-        if word == policy and (policy != "enospc" or key == "werror"):
-            return policy  # type: ignore[return-value]  # one of them
+    known = [policy for policy in POLICIES if policy != "enospc" or key == "werror"]
+    if word in known:
+        return word  # type: ignore[return-value]  # one of them
     if word is not None:
-        opts.fail(
-            f"'{word}' invalid {'write' if key == 'werror' else 'read'} error action{did_you_mean(str(word), POLICIES)}"
-        )
+        kind = "write" if key == "werror" else "read"
+        opts.fail(f"'{word}' invalid {kind} error action{did_you_mean(word, known)}")
     return default
 
 

@@ -79,10 +79,14 @@ class Graph:
             node = self.nodes.get(name)
             if node is None:
                 raise EmuError(f"Failed to find node with node-name='{name}'")
-            if name not in self.owned:
-                raise EmuError(f"Node {name} is not owned by the monitor")
             if any(edge.role == "root" for edge in node.parents):
                 raise EmuError(f"Node {name} is in use")
+            if image := next((each.parent for each in node.parents if each.role == "backing"), None):
+                raise EmuError(
+                    f"Node '{name}' is busy: node is used as backing hd of {image.describe().removeprefix('node ')}"
+                )
+            if name not in self.owned:
+                raise EmuError(f"Node {name} is not owned by the monitor")
             if node.parents:
                 raise EmuError(f"Block device {name} is in use")
             self.owned.discard(name)
@@ -166,7 +170,7 @@ class Graph:
         said = getattr(node.options, "backing", NOT_GIVEN)
         given: dict[str, Any] = {} if driver is None else {"driver": driver}
         given |= said if isinstance(said, Mapping) else {}
-        place = None if not filename or names_file(given) else _beside(node, filename)
+        place = None if not filename or names_file(given) else beside(node, filename)
         given = inherit(node.options, "backing", given)
         try:
             child = await open_image(self, place, given, depth=self._depth[node] + 1)
@@ -197,6 +201,11 @@ class Graph:
         if name not in DRIVERS and not legacy:
             raise ConfigError(f"Parameter 'driver' does not accept value '{name}'{did_you_mean(name, DRIVERS)}")
         driver = find_driver(name)
+        has_backing = "backing" in option_names(driver.options_type)
+        if left.get("backing") == "" and (has_backing or legacy):
+            self.warn('Use of "backing": "" is deprecated; use "backing": null instead')
+            del left["backing"]
+            left |= {"backing": None} if has_backing else {}
         if legacy:
             _refuse_unknown(driver, left)
         options = read_options(driver.options_type, left, path=path, strict=strict)
@@ -337,10 +346,14 @@ def _refuse_unknown(driver: type[Node[Any]], given: Given) -> None:
     for name in given.keys() - option_names(driver.options_type).keys():
         kind = "format" if driver.is_format else "protocol"
         verb = "does not" if driver.is_format else "doesn't"
+        value = given[name]
+        while isinstance(value, Mapping) and value:  # with the dots that it was given with
+            key, value = next(iter(value.items()))
+            name = f"{name}.{key}"
         raise ConfigError(f"Block {kind} '{driver.driver}' {verb} support the option '{name}'", name)
 
 
-def _beside(node: Node[Any], filename: str) -> str:
+def beside(node: Node[Any], filename: str) -> str:
     """A relative file name as seen from the image that says it."""
     if os.path.isabs(filename) or re.match(r"[A-Za-z0-9+.-]+:", filename):
         return filename

@@ -67,7 +67,7 @@ def _file_options(given: Any, filename: str | None, aio: Any) -> Any:
         raise ConfigError("Invalid parameter type for 'file', expected: object", "file")
     options = dict(given or {})
     if filename is not None:
-        if options.get("filename") not in (None, filename):
+        if options.get("filename") is not None:
             raise ConfigError("Can't specify 'file' and 'filename' options at the same time", "file")
         options["filename"] = filename
     if not options.get("filename") and "driver" not in options:
@@ -96,7 +96,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _with_json(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What a `json:` name holds, nested or with dotted keys, with the options over it."""
-    named = parse_json("json:", name.removeprefix("json:"))
+    named = parse_json("Could not parse the JSON options", name.removeprefix("json:"))
     return unflatten("json:", {**dict(flat(named)), **dict(flat(options))}.items())
 
 

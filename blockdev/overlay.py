@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aioemu.blockdev.node import Node
 
 FOLDER = "/var/tmp"  # noqa: S108 - where TMPDIR says nothing: on a disk, as images are large; QEMU's choice
-KEPT = ("discard", "detect-zeroes")  # of a drive's options, for the image that the guest writes
+KEPT = ("discard", "detect-zeroes", "read-only")  # of a drive's options, for the image that the guest writes
 
 
 async def temporary_over(graph: Graph, node: Node[Any], given: Mapping[str, Any]) -> Node[Any]:

@@ -92,6 +92,8 @@ def _look_for_help(option: Option, text: str) -> None:
     assert option.topic is not None
     if option.name in ("net", "nic") and any(key == "model" and value in HELP for key, value in pieces(text)):
         raise HelpRequest("nic", None)
+    if option.name == "drive" and any(key == "format" and value in HELP for key, value in pieces(text)):
+        raise HelpRequest("format", None)
     bare = [(at, key) for at, (key, value) in enumerate(pieces(text)) if value is None]
     if any(key in HELP for _, key in bare):
         at, name = bare[0]

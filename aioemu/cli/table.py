@@ -169,6 +169,7 @@ SECTIONS: tuple[tuple[str, tuple[Option, ...]], ...] = (
                 "[file=FILE][,if=type][,format=f][,id=name][,...]",
                 "a disk with its medium",
                 group="drive",
+                topic="format",
             ),
             _O("hda", "disk:hda", TEXT, "FILE", "hard disk 0 (hdb, hdc, hdd: 1 to 3)"),
             _O("hdb", "disk:hdb", TEXT, "FILE", "hard disk 1"),

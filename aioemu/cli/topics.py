@@ -99,6 +99,12 @@ def _nic(name: str | None) -> str:
     return "\n".join(["Available NIC models for this configuration:", *MODELS])
 
 
+def _format(name: str | None) -> str:
+    from aioemu.blockdev.registry import DRIVERS
+
+    return "Supported formats: " + " ".join(sorted(DRIVERS))
+
+
 def _group(name: str | None) -> str:
     """The parameters of an option group."""
     from aioemu.config.option_groups import parameters
@@ -161,6 +167,7 @@ TOPICS: dict[str, Callable[[str | None], str]] = {
     "cpu": _cpu,
     "device": _device,
     "display": _display,
+    "format": _format,
     "group": _group,
     "log": _log,
     "machine": _machine,

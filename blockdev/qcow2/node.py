@@ -322,7 +322,12 @@ class Qcow2Node(Node[Qcow2Options]):
         return self.image.allocator.used_end if highest else 0
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), **describe_image(self.image)}
+        told = {**super().info(), **describe_image(self.image)}
+        if "backing-filename" in told and self.filename:
+            from aioemu.blockdev.graph import beside
+
+            told["full-backing-filename"] = beside(self, told["backing-filename"])
+        return told
 
     def child_changed(self, role: str, start: int, length: int) -> None:
         if role == "backing":

@@ -67,7 +67,11 @@ def check_options(options: Qcow2Options, header: Header) -> None:
     if isinstance(check, Mapping):
         read_options(OverlapFlags, check, path="overlap-check.")
     elif check is not None and check not in OVERLAP_CHECKS:
-        raise ConfigError(f"Unsupported value '{check}' for qcow2 option 'overlap-check'", "overlap-check")
+        raise ConfigError(
+            f"Unsupported value '{check}' for qcow2 option 'overlap-check'. "
+            f"Allowed are any of the following: {', '.join(OVERLAP_CHECKS)}",
+            "overlap-check",
+        )
     limits(options)
 
 

@@ -93,7 +93,7 @@ async def _drive(backend: Backend) -> BlockInfo:
 async def describe_node(node: AnyNode, *, flat: bool) -> BlockDeviceInfo:
     """A node as the protocol tells it."""
     backing, depth = image_below(node), 0
-    below = backing
+    below = backing if not flat else None
     while below is not None:
         depth += 1
         below = image_below(below)

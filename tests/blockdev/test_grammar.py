@@ -89,6 +89,7 @@ CASES = """discard=bla discard=unmap discard=on detect-zeroes=unmap detect-zeroe
     format=raw,size=1 format=raw,size=512 format=raw,size=1k,offset=1k format=raw,offset=3M format=null-co format=qcow2
     iops=x iops=1,iops_rd=1 iops=5 bps_max=1,bps=10 throttling.iops-total=5,throttling.iops-total-max=9 iops_size=5
     throttling.iops-total-max=3 bps=10,bps_max=20,throttling.bps-total-max-length=0 throttling.group=x read-only=on
+    throttling.foo=1 throttling.iops-total.x=1 file.filename=IMAGE backing= format=raw,backing=
     readonly=on format=raw,read-only=maybe auto-read-only=on snapshot=maybe unit=x""".split()
 
 
@@ -99,7 +100,7 @@ async def test_drives_are_read_as_qemu_reads_them(tmp_path: Path, case: str) -> 
     image = tmp_path / "a.img"
     image.write_bytes(bytes(1 << 20))
     prefix = "" if "if=" in case else "if=none,"
-    words = ["-machine", "none", "-drive", f"file={image},{prefix}id=d,{case}"]
+    words = ["-machine", "none", "-drive", f"file={image},{prefix}id=d,{case.replace('IMAGE', str(image))}"]
     assert QEMU is not None
     theirs = _qemu(words)
     machine = Machine(read_command_line(words)[0])

@@ -108,6 +108,10 @@ async def test_nodes_go_when_nobody_holds_them(graph: Graph, disk: None, image: 
     hidden = graph.nodes["b"].file.name
     with pytest.raises(EmuError, match=f"Node {hidden} is not owned by the monitor"):
         await graph.remove(hidden)
+    edge = graph.attach(Device("d"), "root", graph.nodes[hidden], Permission.NONE)
+    with pytest.raises(EmuError, match=f"Node {hidden} is in use"):
+        await graph.remove(hidden)
+    graph.detach(edge)
     await graph.remove("b")
     await graph.remove("a")
     assert set(graph.nodes) == {"f"}

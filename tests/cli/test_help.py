@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from aioemu.blockdev.registry import DRIVERS
+
 NETDEV = "  netdev=<str>           - ID of a netdev to use as a backend"
 
 
@@ -24,6 +26,7 @@ def ask(*words: str) -> subprocess.CompletedProcess[str]:
         ("-netdev user,help", "user options:", "  hostfwd=<str>"),
         ("-netdev tap,help", "tap options:", "  vnet_hdr=<bool (on/off)>"),
         ("-nic model=help", "Available NIC models for this configuration:", "virtio-net-pci"),
+        ("-drive file=x,format=help", "Supported formats: " + " ".join(sorted(DRIVERS)), None),
         ("-vga help", "none                 no graphic card", None),
         ("-audiodev help", "Available audio drivers:", "none"),
         ("-smp help", "smp-opts options:", "  cores=<num>"),
