@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioemu.blockdev.node import Extent, ExtentKind, Node
-from aioemu.blockdev.options import NodeOptions, child, text
+from aioemu.blockdev.options import NodeOptions, child
 from aioemu.blockdev.permissions import Permission, filter_wants
 
 CHUNK = 1 << 20  # of one copy
@@ -22,7 +22,6 @@ CHUNK = 1 << 20  # of one copy
 class CopyOnReadOptions(NodeOptions):
     """`-blockdev driver=copy-on-read`."""
 
-    bottom: str | None = text(None)
     file: Any = child()
 
 

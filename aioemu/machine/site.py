@@ -261,6 +261,8 @@ class Site:
         return self.kit.memory.size_bytes
 
     def watch_balloon(self, balloon: VirtioBalloon) -> VirtioBalloon:
+        if any(hasattr(device, "actual_bytes") for device in self.devices.values()):
+            raise ConfigError("Only one balloon device is supported", "-device")
         balloon.on_actual = lambda actual: self.kit.log.event("BALLOON_CHANGE", actual=actual)
         return balloon
 

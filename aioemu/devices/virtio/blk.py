@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aioemu.blockdev.engine import DiskShape, Engine
 from aioemu.bus.state import Field, Flag
-from aioemu.devices.virtio.blk_properties import MAX_QUEUE_SIZE, BlkProperties
+from aioemu.devices.virtio.blk_limits import OWN_SEGMENTS, SECTOR, check_limits
+from aioemu.devices.virtio.blk_properties import BlkProperties
 from aioemu.devices.virtio.device import VirtioDevice
-from aioemu.errors import ConfigError
 
 if TYPE_CHECKING:
     from aioemu.blockdev.backend import Backend
 
-SECTOR = 512
 SEG_MAX, GEOMETRY, RO, BLK_SIZE, FLUSH = 1 << 2, 1 << 4, 1 << 5, 1 << 6, 1 << 9
 TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES = 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14
 CONFIG = struct.Struct("<QIIHBBIBBHIBxHIIIIIB3x")  # struct virtio_blk_config as far as write_zeroes_may_unmap
 CAPACITY_AT, WCE_AT = 0, 32
-OWN_SEGMENTS = 2  # of a request: header and status
 HEADS, TRACK = 16, 63  # of a geometry that nobody asked for
 CYLINDERS = (2, 16383)
-BLOCK_LIMIT = 2 << 20  # of logical and physical blocks
 
 
 class VirtioBlk(VirtioDevice):
@@ -39,7 +36,7 @@ class VirtioBlk(VirtioDevice):
     state: ClassVar[Mapping[str, Field]] = {"writeback": Flag()}
 
     def __init__(self, backend: Backend, io: Any, given: BlkProperties, queues: int) -> None:
-        check_blocks(given)
+        check_limits(given)
         self.given = given
         self.backend = backend
         self.writeback = self._offered_cache = self._cache(backend, given)
@@ -154,26 +151,3 @@ def geometry(given: BlkProperties, sectors: int) -> tuple[int, int, int]:
         return given.cyls, given.heads, given.secs
     low, high = CYLINDERS
     return max(low, min(high, sectors // (HEADS * TRACK))), HEADS, TRACK
-
-
-def check_blocks(given: BlkProperties) -> None:
-    """ConfigError for block sizes that cannot be, in QEMU's words."""
-    for name in ("logical_block_size", "physical_block_size"):
-        value = getattr(given, name)
-        if not SECTOR <= value <= BLOCK_LIMIT or value & (value - 1):
-            raise ConfigError(f"{name} must be a power of 2 between 512 and {BLOCK_LIMIT}: {value}", "-device")
-    if given.logical_block_size > given.physical_block_size:
-        raise ConfigError("logical_block_size > physical_block_size not supported", "-device")
-    for name in ("min_io_size", "opt_io_size"):
-        if getattr(given, name) % given.logical_block_size:
-            raise ConfigError(f"{name} must be a multiple of logical_block_size", "-device")
-    if given.discard_granularity is not None and given.discard_granularity % given.logical_block_size:
-        raise ConfigError("discard_granularity must be a multiple of logical_block_size", "-device")
-    if given.queue_size & (given.queue_size - 1):
-        raise ConfigError(
-            f"invalid queue-size property ({given.queue_size}), must be a power of 2 (max {MAX_QUEUE_SIZE})", "-device"
-        )
-    if given.queue_size == OWN_SEGMENTS and given.seg_max_adjust:
-        raise ConfigError(f"invalid queue-size property ({given.queue_size}), must be > {OWN_SEGMENTS}", "-device")
-    if given.min_io_size // given.logical_block_size > 0xFFFF:
-        raise ConfigError("min_io_size must not exceed 65535 logical blocks", "-device")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aioemu.devices.properties import prop
+from aioemu.devices.virtio.blk_limits import MAX_QUEUES, MAX_SECTORS
 from aioemu.devices.virtio.device import RingProperties
 from aioemu.errors import ConfigError
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from aioemu.blockdev.backend import Backend
     from aioemu.devices.virtio.blk import VirtioBlk
 
-MAX_QUEUES = 1024
-MAX_QUEUE_SIZE = 1024
-MAX_SECTORS = ((1 << 31) - 1) >> 9  # of one request, in QEMU's block layer
 POLICIES = ("auto", "report", "ignore", "enospc", "stop")
 
 
@@ -25,8 +23,8 @@ class BlkProperties(RingProperties):
 
     drive: str | None = prop(None, "str", "Node name or ID of a block device to use as a backend")
     iothread: str | None = prop(None, "link<iothread>", "an iothread that serves it; without one, the main loop does")
-    num_queues: int | None = prop(None, "uint16", "queues; by default one for each vCPU", least=1, most=MAX_QUEUES)
-    queue_size: int = prop(256, "uint16", "places of a queue: a power of two", least=2, most=MAX_QUEUE_SIZE)
+    num_queues: int | None = prop(None, "uint16", "queues; by default one for each vCPU")
+    queue_size: int = prop(256, "uint16", "places of a queue: a power of two")
     seg_max_adjust: bool = prop(True, "bool", "as many segments in a request as a queue has room for")
     request_merging: bool = prop(True, "bool", "accepted; the host's page cache and io_uring merge")
     serial: str | None = prop(None, "str", "what the guest reads as its serial number, 20 bytes")
@@ -38,16 +36,16 @@ class BlkProperties(RingProperties):
     werror: str = prop("auto", "BlockdevOnError", "on errors in writing; the same")
     discard: bool = prop(True, "bool", "offer discard")
     write_zeroes: bool = prop(True, "bool", "offer write zeroes")
-    max_discard_sectors: int = prop(MAX_SECTORS, "uint32", "of one discard", least=1, most=MAX_SECTORS)
-    max_write_zeroes_sectors: int = prop(MAX_SECTORS, "uint32", "of one write zeroes", least=1, most=MAX_SECTORS)
+    max_discard_sectors: int = prop(MAX_SECTORS, "uint32", "of one discard")
+    max_write_zeroes_sectors: int = prop(MAX_SECTORS, "uint32", "of one write zeroes")
     logical_block_size: int = prop(512, "size", "A power of two between 512 B and 2 MiB")
     physical_block_size: int = prop(512, "size", "A power of two between 512 B and 2 MiB")
     min_io_size: int = prop(0, "size", "what writes had best be multiples of")
     opt_io_size: int = prop(0, "size", "what writes are fastest with", most=0xFFFFFFFF)
     discard_granularity: int | None = prop(None, "size", "what discards are aligned to", most=0xFFFFFFFF)
-    cyls: int = prop(0, "uint32", "of the geometry", most=65535)
-    heads: int = prop(0, "uint32", "of the geometry", most=255)
-    secs: int = prop(0, "uint32", "of the geometry", most=255)
+    cyls: int = prop(0, "uint32", "of the geometry")
+    heads: int = prop(0, "uint32", "of the geometry")
+    secs: int = prop(0, "uint32", "of the geometry")
 
 
 class DiskSite(Protocol):
@@ -68,14 +66,17 @@ class DiskSite(Protocol):
 
 def make_blk(site: DiskSite, name: str, given: BlkProperties) -> VirtioBlk:
     """The disk of `drive=`, which must be given."""
-    from aioemu.devices.virtio.blk import VirtioBlk, check_blocks
+    from aioemu.devices.virtio.blk import VirtioBlk
+    from aioemu.devices.virtio.blk_limits import AUTO_GRANULARITY, check_limits
 
     if given.drive is None:
         raise ConfigError("drive property not set", "-device")
-    check_blocks(given)
+    check_limits(given)
+    granularity = given.discard_granularity if given.discard_granularity != AUTO_GRANULARITY else None
     backend = site.claim_disk(given.drive, name, share_rw=given.share_rw)
     settled = replace(
         given,
+        discard_granularity=granularity,
         rerror=backend.rerror if given.rerror == "auto" else given.rerror,
         werror=backend.werror if given.werror == "auto" else given.werror,
     )

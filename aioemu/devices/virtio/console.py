@@ -176,9 +176,14 @@ class VirtioConsole(VirtioDevice):
         if number is None:
             number = next((n for n in range(first, self.max_ports) if n not in self.ports), self.max_ports)
         if not first <= number < self.max_ports:
-            raise ConfigError(f"virtio-serial: no port {number}: {first} to {self.max_ports - 1}", "-device")
+            if number < first:
+                raise ConfigError("Port number 0 on virtio-serial devices is for virtconsole devices", "-device")
+            last = self.max_ports - 1
+            raise ConfigError(f"virtio-serial-bus: Out-of-range port id specified, max. allowed: {last}", "-device")
         if number in self.ports:
-            raise ConfigError(f"virtio-serial: port {number} is taken", "-device")
+            raise ConfigError(f"virtio-serial-bus: A port already exists at id {number}", "-device")
+        if port.label and any(each.label == port.label for each in self.ports.values()):
+            raise ConfigError(f"virtio-serial-bus: A port already exists by name {port.label}", "-device")
         self.ports[number] = port
         port.number, port.device = number, self
         self.tell(port, PORT_ADD, 1)

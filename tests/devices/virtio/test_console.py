@@ -180,7 +180,7 @@ def test_port_numbers() -> None:
         with pytest.raises(ConfigError):
             device.add(Port(None), number)
     device.add(Port(None, console=True), 2)
-    with pytest.raises(ConfigError, match="no port"):
+    with pytest.raises(ConfigError, match="Out-of-range port id"):
         device.add(Port(None))
     assert VirtioConsole(MAX_PORTS).queues[-1].index == 2 * MAX_PORTS + 1
 
