@@ -1,5 +1,5 @@
 /* tap.c: a port over a TAP device's descriptors, one for each queue: read in an io context (tap_read.c), written in the
- * sender's. With a vnet header, checksums and segmentation pass through to the host's kernel. Not here: making devices.
+ * sender's (tap_write.c). With a vnet header, checksums and segmentation pass through to the host's kernel. Not here: making devices.
  * A device that disappears takes the carrier and loses frames; it disturbs nothing else. */
 #include <errno.h>
 #include <linux/if_tun.h>
@@ -8,7 +8,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tap_internal.h"
@@ -18,10 +17,7 @@
 #    define TUN_F_USO6 0x40
 #endif
 
-enum {
-    TAP_MAX_QUEUES = 256, /* what the kernel has */
-    TAP_FLAT = 2048,      /* bytes: a frame that is cheaper to copy than to list, and any of the usual 1500 */
-};
+enum { TAP_MAX_QUEUES = 256 }; /* what the kernel has */
 
 void tap_lose(struct tap *t) {
     if (!atomic_exchange(&t->gone, true)) {
@@ -56,43 +52,17 @@ static void tap_peer_ready(struct core_port *port, uint32_t queue) {
 
 /* ---- from the peer to the host: in the sender's context ---------------------------------------------------------------- */
 
-/* One system call. A usual frame is put together first: the kernel needs longer to take a list in than that takes. */
-static ssize_t hand_over(const struct tap_queue *q, const struct core_frame *frame) {
-    if (frame->size > TAP_FLAT) {
-        uint32_t skip = q->tap->vnet ? 0 : 1;
-        return syscall(SYS_writev, q->fd, frame->iov + skip, frame->count - skip);
-    }
-    uint8_t flat[CORE_NET_HDR_SIZE + TAP_FLAT];
-    uint32_t head = q->tap->vnet ? CORE_NET_HDR_SIZE : 0;
-    memcpy(flat, frame->iov[0].iov_base, head);
-    return syscall(SYS_write, q->fd, flat, head + core_frame_copy(frame, 0, flat + head, frame->size));
-}
-
-/* 1 done with, 0 the host takes nothing now. */
-static int write_one(struct tap_queue *q, const struct core_frame *frame) {
-    struct tap *t = q->tap;
-    ssize_t done = hand_over(q, frame);
-    if (done >= 0) {
-        return 1;
-    }
-    if (errno == EAGAIN) {
-        atomic_store(&q->full, true);
-        soon(q);
-        return 0;
-    }
-    if (errno == EBADFD) {
-        tap_lose(t);
-    }
-    core_port_drop_in(&t->port, CORE_DROP_HOST, frame->size);
-    return 1;
-}
-
 static int tap_deliver(struct core_port *port, uint32_t queue, const struct core_frame *frames, int count) {
     struct tap *t = (struct tap *)port;
     struct tap_queue *q = &t->queues[queue % t->count];
-    int done = 0;
-    while (done < count && write_one(q, &frames[done])) {
-        done++;
+    int done = 0, part = 1;
+    while (done < count && part > 0) {
+        part = tap_write(q, frames + done, count - done);
+        done += part;
+    }
+    if (done < count) { /* the host takes nothing now */
+        atomic_store(&q->full, true);
+        soon(q);
     }
     atomic_fetch_add_explicit(&t->sent, (uint32_t)done, memory_order_relaxed);
     return done;
@@ -155,6 +125,7 @@ static void tap_destroy(struct core_port *port) {
             close(t->queues[i].fd);
         }
         free(t->queues[i].arena);
+        tap_ring_free(&t->queues[i]);
     }
     if (t->news_fd >= 0) {
         close(t->news_fd);

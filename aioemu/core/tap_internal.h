@@ -1,5 +1,5 @@
-/* tap_internal.h: a TAP device's port in two parts: tap.c (the port, and frames to the host) and tap_read.c (frames from
- * the host). */
+/* tap_internal.h: a TAP device's port in three parts: tap.c (the port), tap_read.c (frames from the host) and tap_write.c
+ * (frames to the host). */
 #pragma once
 
 #include "io.h"
@@ -30,7 +30,12 @@ struct tap_queue {
         int64_t since_ns;
         uint32_t came, sent; /* frames: since then, and what was sent until then */
     } span;
+    /* the sender's that has set writing */
+    struct tap_ring *ring;
+    uint32_t ring_batches; /* so many more go through the ring */
+    bool no_ring;          /* the host has none for this */
     /* any thread's */
+    _Atomic bool writing;
     _Atomic bool full;  /* the host takes nothing now */
     _Atomic bool waits; /* the peer takes nothing now */
     _Atomic bool posted;
@@ -53,7 +58,10 @@ struct tap {
 void tap_lose(struct tap *t);
 /* tap_read.c: with `fd` known: the source's callbacks, the timer's, and the arena, which tap.c frees. -ENOMEM. */
 int tap_reader_init(struct tap_queue *q);
-/* Watch the descriptor for what is waited for now. */
+/* tap_write.c: how many of the first frames were done with; 0: the host takes nothing now. */
+int tap_write(struct tap_queue *q, const struct core_frame *frames, int count);
+void tap_ring_free(struct tap_queue *q);
+/* tap_read.c: watch the descriptor for what is waited for now. */
 void tap_watch(struct tap_queue *q);
 /* Give the peer what was read: whether it took all. */
 bool tap_hand_on(struct tap_queue *q);

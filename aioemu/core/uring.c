@@ -81,6 +81,11 @@ bool uring_put(struct uring *u, enum uring_op op, int fd, const struct iovec *io
     if (op == URING_SYNC) {
         sqe->opcode = IORING_OP_FSYNC;
         sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+    } else if (count == 1 && iov->iov_len <= INT32_MAX) {
+        sqe->opcode = op == URING_READ ? IORING_OP_READ : IORING_OP_WRITE;
+        sqe->addr = (uintptr_t)iov->iov_base;
+        sqe->len = (uint32_t)iov->iov_len;
+        sqe->off = offset;
     } else {
         sqe->opcode = op == URING_READ ? IORING_OP_READV : IORING_OP_WRITEV;
         sqe->addr = (uintptr_t)iov;
