@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from aioemu._core import lib
 from aioemu.blockdev.direct import fill, probe_alignment
+from aioemu.blockdev.gate import Gate
 from aioemu.blockdev.imagelock import ImageLock, can_lock
 from aioemu.blockdev.newfile import ZEROES, FileCreateOptions, create_file
 from aioemu.blockdev.node import SECTOR, SIZE_LIMIT, Creator, Extent, ExtentKind, Node, Opener
@@ -59,6 +60,7 @@ class HostFile(Node[T], Generic[T]):
         self._calls: set[Future[Any]] = set()
         self._flush_failed = False
         self._open_file: Callable[[str, int], int] = os.open
+        self._gate = Gate()  # to reads and writes, closed while the descriptor is exchanged
         self._unaligned = asyncio.Lock()  # a part of a block is written by one at a time
         self._lengthening = threading.Lock()  # nobody cuts off what another thread has just put behind the end
 
@@ -100,8 +102,8 @@ class HostFile(Node[T], Generic[T]):
     async def close(self) -> None:
         if self.blocking:
             wait(tuple(self._calls))
-        elif self._calls:
-            await asyncio.wait([asyncio.wrap_future(call) for call in tuple(self._calls)])
+        else:
+            await self._idle()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -131,14 +133,25 @@ class HostFile(Node[T], Generic[T]):
                 self.options = before
                 raise
             try:
-                self.request_alignment = await self._call(probe_alignment, fd) if options.cache.direct else 1
-                if self._lock is not None:
-                    self._lock.move_to(fd)
-                os.dup2(fd, self.fd, inheritable=False)
+                alignment = await self._call(probe_alignment, fd) if options.cache.direct else 1
+                async with self._unaligned:
+                    with self._gate.closed():
+                        await self._idle()  # what was prepared for one descriptor does not reach another kind of one
+                        self._exchange(fd, alignment)
             finally:
                 os.close(fd)
-            self.changed(0, self.size)
         await super().reopen(options)
+
+    def _exchange(self, fd: int, alignment: int) -> None:
+        self.changed(0, self.size)  # whoever was told of the descriptor asks how it is now
+        if self._lock is not None:
+            self._lock.move_to(fd)
+        os.dup2(fd, self.fd, inheritable=False)
+        self.request_alignment = alignment
+
+    async def _idle(self) -> None:
+        """Until the calls that are under way are done."""
+        await asyncio.gather(*map(asyncio.wrap_future, tuple(self._calls)), return_exceptions=True)
 
     def _open_fd(self, writable: bool) -> int:
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
@@ -158,6 +171,7 @@ class HostFile(Node[T], Generic[T]):
     # ---- data --------------------------------------------------------------------------------------------------------
 
     async def read(self, offset: int, size: int) -> bytes:
+        await self._gate.enter()
         if self.request_alignment > 1:
             return await self._call(self._read_aligned, offset, size)
         return await self._call(self._read, offset, size)
@@ -168,6 +182,7 @@ class HostFile(Node[T], Generic[T]):
         length = len(view)
         if offset + length > SIZE_LIMIT:
             raise HostError(f"write {self.filename}", errno.EFBIG)
+        await self._gate.enter()
         beyond = offset + length > self._end
         if self.request_alignment > 1:
             async with self._unaligned:

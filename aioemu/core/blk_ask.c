@@ -146,8 +146,8 @@ uint32_t core_blk_voids(core_blk *b) {
 void core_blk_void(core_blk *b, uint64_t start, uint64_t length) {
     core_io_enter(b->io);
     b->voids++;
+    blk_drain(b); /* while what it is about is known: how an error is to be understood is written there */
     blk_forget(b, start, length > UINT64_MAX - start ? UINT64_MAX : start + length);
-    blk_drain(b);
     blk_settle(b);
     core_io_leave(b->io);
 }

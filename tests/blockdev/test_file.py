@@ -235,3 +235,33 @@ async def test_direct_access_takes_any_range(path: Path) -> None:
     await node.write(1000, b"y" * 9)
     await node.close()
     assert path.read_bytes() == before[:1000] + b"y" * 9 + before[1009:]
+
+
+async def test_requests_go_on_while_a_file_is_opened_in_another_way(path: Path) -> None:
+    """From the page cache to direct access and back with reads and writes of parts of blocks under way: none fails."""
+    from aioemu.blockdev.options import CacheOptions
+
+    node = await opened(path)
+    model = bytearray(path.read_bytes())
+
+    async def use(first: int) -> None:
+        for turn in range(60):
+            at = first + 37 * turn % 400
+            model[at : at + 9] = data = bytes([turn + 1]) * 9
+            await node.write(at, data)
+            assert await node.read(at, 9) == data
+
+    users = asyncio.gather(*(use(600 * n) for n in range(16)))
+    ways = 0
+    try:
+        while not users.done():
+            ways += 1
+            cache = CacheOptions(direct=bool(ways % 2))
+            await node.reopen(FileOptions(filename=str(path), node_name="f", cache=cache))
+    except HostError:
+        users.cancel()
+        pytest.skip("this file system has no O_DIRECT")
+    await users
+    assert ways > 2
+    await node.close()
+    assert path.read_bytes() == bytes(model)

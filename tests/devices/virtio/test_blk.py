@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aioemu.blockdev.file import FileOptions
+from aioemu.blockdev.options import CacheOptions
 from tests.devices.virtio.disks import DISCARD, FLUSH, GET_ID, IOERR, OK, READ, UNSUPP, WRITE, WRITE_ZEROES, disk
 from tests.devices.virtio.driver import ACKNOWLEDGE, DRIVER, NEEDS_RESET, STATUS
 
@@ -139,6 +142,25 @@ async def test_discard_and_zeroes(image: Path) -> None:
         assert await d.ask(READ, 8, room=8 * SECTOR) == (OK, bytes(8 * SECTOR))
         assert await d.ask(READ, 24, room=8 * SECTOR) == (OK, bytes(8 * SECTOR))
         assert (await d.ask(READ, 32, room=SECTOR))[1] == bytes([32]) * SECTOR
+
+
+@every_thread
+async def test_places_change_with_requests_under_way(tmp_path: Path, thread: bool) -> None:
+    """A file is opened in another way again and again, buffers askew for direct access: every request succeeds."""
+    path = tmp_path / "image"
+    content = os.urandom(SECTORS * SECTOR)
+    path.write_bytes(content)
+    options = FileOptions(filename=str(path))
+    node = {"driver": "raw", "file": {"driver": "file", "filename": str(path)}}
+    async with disk(node, thread=thread) as d:
+        file: Any = d.device.backend.node.file
+        for turn in range(120):
+            asked = [(n, d.put(READ, n, room=SECTOR)) for n in range(turn % 7, 64, 3)]
+            d.rings[0].kick()
+            await file.reopen(replace(options, cache=CacheOptions(direct=turn % 2 == 0)))
+            for n, (number, writable, room) in asked:
+                await d.wait(number)
+                assert d.back(writable, room) == (OK, content[n * SECTOR :][:SECTOR])
 
 
 async def test_reset_with_requests_under_way(tmp_path: Path) -> None:
