@@ -240,10 +240,18 @@ class Lab:
         if self._clockwork is not None:
             self._clockwork.close()
             self._clockwork = None
-        results = await asyncio.gather(*(capture.close() for capture in captures), return_exceptions=True)
-        for result in results:
+        for result in await _through(asyncio.gather(*(each.close() for each in captures), return_exceptions=True)):
             if isinstance(result, BaseException):
                 raise result
+
+
+async def _through(ending: asyncio.Future[list[BaseException | None]]) -> list[BaseException | None]:
+    """What it comes to, also for one who is cancelled meanwhile: files are whole before the cancellation goes on."""
+    try:
+        return await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await asyncio.wait([ending])
+        raise
 
 
 def _close_all(log: Log, closers: Iterable[Callable[[], None]]) -> None:

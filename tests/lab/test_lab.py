@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -138,6 +139,29 @@ async def test_a_start_that_is_cancelled(turns: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, LIMIT_S)
     assert footprint() == before
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_an_end_that_is_cancelled(turns: int, tmp_path: Path) -> None:
+    """Wherever it is: captures' files are closed and whole by the time that the cancellation goes on."""
+    before = footprint()
+    path = tmp_path / "c.pcapng"
+    ending = asyncio.Event()
+
+    async def body() -> None:
+        async with Lab() as lab:
+            lab.capture(path, lab.link(lab.hub(), lab.hub()))
+            ending.set()
+
+    task = asyncio.ensure_future(body())
+    await ending.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):  # it may have been through already
+        await asyncio.wait_for(task, LIMIT_S)
+    assert footprint() == before
+    assert path.stat().st_size > 0
 
 
 async def test_a_machine_that_ends_takes_its_carrier_with_it() -> None:
