@@ -156,7 +156,15 @@ class Graph:
 
                 given = with_driver(given)
             inherited = inherit(node.options, role, given)
-            child = await self.open(inherited, path=path, depth=self._depth[node] + 1, legacy=legacy, strict=strict)
+            child = await self.open(
+                inherited,
+                path=path,
+                depth=self._depth[node] + 1,
+                legacy=legacy,
+                strict=strict,
+                inherits_from=node,
+                explicit=given,
+            )
         await self._adopt(node, role, child)
         return child
 
@@ -171,9 +179,10 @@ class Graph:
         given: dict[str, Any] = {} if driver is None else {"driver": driver}
         given |= said if isinstance(said, Mapping) else {}
         place = None if not filename or names_file(given) else beside(node, filename)
-        given = inherit(node.options, "backing", given)
+        inherited = inherit(node.options, "backing", given)
         try:
-            child = await open_image(self, place, given, depth=self._depth[node] + 1)
+            child = await open_image(self, place, inherited, depth=self._depth[node] + 1)
+            child.inherits_from, child.explicit = node, {**given, "driver": child.driver}
         except ConfigError as exc:
             raise ConfigError(f"Could not open backing file: {exc}", exc.option) from exc
         except HostError as exc:
@@ -188,6 +197,10 @@ class Graph:
             await self.release(child)
             raise
         node.children[role] = child
+
+    def check(self, given: Given, *, strict: bool) -> NodeOptions:
+        """Options of a node that is there, read anew. Not `strict`: what was said of it when it was opened."""
+        return self._read(given, "", strict=strict, legacy=not strict)[1]
 
     def _read(
         self, given: Given, path: str, *, legacy: bool = False, strict: bool = False

@@ -151,9 +151,12 @@ async def _open_guessed(graph: Graph, options: dict[str, Any], depth: int) -> No
         name = probe(await below.read(0, PROBE_BYTES))
         if name not in DRIVERS:
             raise ConfigError(f"'{below.filename}' is a {name} image: format '{name}' is not available", "format")
-        return await graph.open(
+        made = await graph.open(
             {**options, "driver": name, "file": below.name}, depth=depth, legacy=True, probed=name == "raw"
         )
+        if not isinstance(given, str):
+            below.inherits_from, below.explicit = made, with_driver(given)
+        return made
     except BaseException:
         await graph.release(below)
         raise

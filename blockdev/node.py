@@ -18,7 +18,7 @@ from aioemu.blockdev.permissions import Edge, Permission, filter_wants
 from aioemu.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from concurrent.futures import ThreadPoolExecutor
 
     from aioemu.blockdev.throttle import Throttles
@@ -149,6 +149,8 @@ class Node(Generic[T]):
         self.options = options
         self.read_only = options.read_only
         self.read_only_because = ""  # the host's reason, where it was not asked for
+        self.inherits_from: Node[Any] | None = None  # the parent whose options held this node's own, and ...
+        self.explicit: Mapping[str, Any] = {}  # ... what they said of it: the rest follows the parent
         self.children: dict[str, Node[Any]] = {}
         self.parents: list[Edge] = []
         self.size = 0

@@ -13,7 +13,7 @@ import pytest
 from aioemu.blockdev.graph import Graph
 from aioemu.blockdev.qcow2.header import DIRTY, parse
 from aioemu.blockdev.qcow2.node import Qcow2Node
-from aioemu.errors import ConfigError, HostError
+from aioemu.errors import ConfigError, EmuError, HostError
 from tests.blockdev.qcow2.test_conformance import read_by_extents
 from tests.blockdev.qcow2.tools import KIB, MIB, check, contents, make, needs_tools
 
@@ -119,9 +119,9 @@ async def test_backing_files_that_cannot_be(graph: Graph, tmp_path: Path) -> Non
     upper = await add(graph, make(tmp_path / "upper.qcow2", MIB), "upper", backing="lower")
     refused: list[tuple[dict[str, Any], str]] = [
         ({}, "backing is missing for 'upper'"),
-        ({"backing": "nobody"}, "Cannot find device='nobody' nor node-name='nobody'"),
+        ({"backing": "nobody"}, "Cannot find device='' nor node-name='nobody'"),
         ({"backing": "upper"}, "Making 'upper' a child of 'upper' would create a cycle"),
-        ({"backing": {"driver": "null-co"}}, "Cannot change the option 'backing'"),
+        ({"backing": {"driver": "null-co"}}, "Cannot change the option 'backing.driver'"),
         ({"backing": "lower", "file": "lower-file"}, "Cannot change the option 'file'"),
     ]
     for options, message in refused:
@@ -181,3 +181,70 @@ async def test_a_write_that_waits_for_an_image_that_becomes_read_only(graph: Gra
     await graph.close()
     assert path.read_bytes() == after
     check(path)
+
+
+def inline(path: Path, name: str, **more: Any) -> dict[str, Any]:
+    """An image with its file among its options."""
+    file = {"driver": "file", "node-name": f"{name}-file", "filename": str(path)}
+    return {"driver": "qcow2", "node-name": name, "file": file, **more}
+
+
+async def test_the_options_that_it_was_made_with(graph: Graph, tmp_path: Path) -> None:
+    """A client may send blockdev-add's options again: nodes within them change with those on top, or on their own."""
+    base, top = make(tmp_path / "base.qcow2", MIB), tmp_path / "top.qcow2"
+    make(top, MIB, "", "-b", base.name, "-F", "qcow2")
+    given = inline(top, "top", backing=inline(base, "base"))
+    node = await graph.add(given)
+    await node.write(0, b"1" * 512)
+    await graph.reopen([given])
+    await graph.reopen([{**given, "read-only": True}])
+    assert [node.read_only, node.file.read_only] == [True, True]
+    with pytest.raises(HostError):
+        await node.write(0, b"2" * 512)
+    await graph.reopen([given])
+    assert [node.read_only, node.file.read_only] == [False, False]
+    await node.write(512, b"3" * 512)
+    await graph.reopen([{**given, "cache": {"no-flush": True}}])
+    assert [graph.find(name).options.cache.no_flush for name in ("top", "top-file", "base", "base-file")] == [True] * 4
+    await graph.reopen([{**given, "file": "top-file", "backing": "base"}])
+    assert not any(each.options.cache.no_flush for each in graph.nodes.values())
+    own = {**given["file"], "cache": {"no-flush": True}}
+    await graph.reopen([{**given, "file": own}])
+    assert [each.name for each in graph.nodes.values() if each.options.cache.no_flush] == ["top-file"]
+    assert await node.read(0, 1024) == b"1" * 512 + b"3" * 512
+    await graph.remove("top")
+    assert not graph.nodes
+    check(top)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"file": "nope"}, "Cannot find device='' nor node-name='nope'"),
+        ({"file": "other"}, "Cannot change the option 'file'"),
+        ({"file": None}, "Invalid parameter type for 'file', expected: BlockdevRef"),
+        ({"file": {"driver": "file", "filename": "x"}}, "Cannot change the option 'filename'"),
+        ({"file": {"driver": "host_device", "filename": "x"}}, "Cannot change the option 'driver'"),
+        ({"file": {"driver": "file", "node-name": "new", "filename": "x"}}, "Cannot change the option 'node-name'"),
+        ({"read-only": True, "force-share": True}, "Cannot change the option 'force-share'"),
+        ({"detect-zeroes": "unmap"}, "setting detect-zeroes to unmap is not allowed"),
+    ],
+)
+async def test_options_that_cannot_change(graph: Graph, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    """Each is refused by its name, before anything changes."""
+    path = make(tmp_path / "d.qcow2", MIB)
+    node = await graph.add(inline(path, "d"))
+    await graph.add({"driver": "null-co", "node-name": "other"})
+    before = node.options, node.file.options
+    with pytest.raises(EmuError, match=message):
+        await graph.reopen([{**inline(path, "d"), **changed}])
+    assert (node.options, node.file.options) == before
+
+
+async def test_a_node_of_its_own_keeps_its_options(graph: Graph, tmp_path: Path) -> None:
+    """What the client made by itself does not follow the node on top, and is not described there."""
+    node = await add(graph, make(tmp_path / "d.qcow2", MIB), "d")
+    await reopen(graph, "d", cache={"no-flush": True})
+    assert not node.file.options.cache.no_flush
+    with pytest.raises(ConfigError, match=r"Cannot change the option 'file\.driver'"):
+        await reopen(graph, "d", file={"driver": "file", "filename": node.file.filename})
