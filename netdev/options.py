@@ -10,8 +10,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aioemu.config.grammar import did_you_mean, parse_bool, parse_number
+from aioemu.config.grammar import did_you_mean, parse_bool, parse_number, parse_size
 from aioemu.errors import ConfigError
+
+Size = int  # bytes, written with a unit where it is text: 64k
 
 
 def read_options(schema: type[Any], kind: str, values: Mapping[str, Any]) -> Any:
@@ -56,6 +58,15 @@ def _number(key: str, value: Any) -> int:
     return found
 
 
+def _size(key: str, value: Any) -> int:
+    if not isinstance(value, str):
+        return _number(key, value)
+    found = parse_size(value)
+    if found is None:
+        raise ConfigError(f"Parameter '{key}' expects a size value")
+    return found
+
+
 def _texts(key: str, value: Any) -> tuple[str, ...]:
     """Repeated on a command line, a list in JSON, where each may be an object with its text as `str`."""
     items = value if isinstance(value, list | tuple) else [value]
@@ -74,6 +85,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "str": _text,
     "bool": _flag,
     "int": _number,
+    "Size": _size,
     "tuple[str, ...]": _texts,
     "dict[str, Any]": _nested,
 }

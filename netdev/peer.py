@@ -41,7 +41,7 @@ class Wire(Box):
         super().__init__(frames, takes=takes)
         self.program = peer
         self.lost = 0  # sent by the program while the other end took none for too long
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[tuple[bytes, bytes | None]] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.fd, self._collect)
@@ -56,7 +56,7 @@ class Wire(Box):
         if len(self._pending) >= PENDING:
             self.lost += 1
             return False
-        self._pending.append(bytes(frame))
+        self._pending.append((bytes(frame), header))
         self._try_later()
         return True
 
@@ -71,7 +71,7 @@ class Wire(Box):
 
     def _flush(self) -> None:
         self._retry = None
-        while self._pending and super().send(self._pending[0]):
+        while self._pending and super().send(*self._pending[0]):
             self._pending.popleft()
         if self._pending:
             self._try_later()
@@ -93,5 +93,6 @@ class Wire(Box):
             self._loop.remove_reader(self.fd)
             if self._retry is not None:
                 self._retry.cancel()
+            self.lost += len(self._pending)
             self._pending.clear()
         super().close()

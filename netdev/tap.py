@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from aioemu._core import ffi, lib
 from aioemu.errors import ConfigError, HostError
+from aioemu.netdev.options import Size
 from aioemu.netdev.port import Port
 from aioemu.netdev.registry import NetContext
 from aioemu.netdev.tap_device import (
@@ -29,6 +31,7 @@ from aioemu.netdev.tap_device import (
 )
 
 MAX_QUEUES = 256
+LET_GO_S = 1.0  # a device is made in a few milliseconds; a script may take as long as it likes
 NOT_WITH_FD = ("ifname", "script", "downscript", "vnet_hdr", "helper", "queues", "br", "netns", "mtu", "persist")
 
 
@@ -43,7 +46,7 @@ class Options:
     downscript: str | None = None
     br: str | None = None
     helper: str | None = None
-    sndbuf: int | None = None
+    sndbuf: Size | None = None
     vnet_hdr: bool | None = None
     vhost: bool | None = None
     vhostfd: str | None = None
@@ -111,20 +114,34 @@ async def open_device(options: Options, context: NetContext) -> TapDevice:
     _check(options, context)
     if options.fd is not None or options.fds is not None:
         return _given(options, context)
-    in_thread = asyncio.get_running_loop().run_in_executor
-    device = await in_thread(None, partial(run_in_namespace, options.netns, make_device, _request(options)))
+    device = await _in_thread(partial(run_in_namespace, options.netns, make_device, _request(options)))
     script = _script(options.script)
-    if script is not None:
-        await in_thread(None, _up_script, script, device, options.netns)
-    return device
+    return device if script is None else await _in_thread(partial(_up_script, script, device, options.netns))
 
 
-def _up_script(script: str, device: TapDevice, netns: str | None) -> None:
+async def _in_thread(work: Callable[[], TapDevice]) -> TapDevice:
+    """What it makes; for one who is cancelled meanwhile it goes again, at once or when the script has ended."""
+    making = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_let_go)
+        await asyncio.wait([making], timeout=LET_GO_S)
+        raise
+
+
+def _let_go(making: asyncio.Future[TapDevice]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
+
+
+def _up_script(script: str, device: TapDevice, netns: str | None) -> TapDevice:
     try:
         run_script(script, device.name, netns)
     except BaseException:
         device.close()
         raise
+    return device
 
 
 def _script(path: str | None) -> str | None:

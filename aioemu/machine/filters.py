@@ -19,7 +19,7 @@ class FilterDumpProperties:
 
     netdev: str = prop("", "str", "the back end that it watches", needed=True)
     file: str = prop("", "str", "where the pcap goes", needed=True)
-    maxlen: int = prop(65536, "uint32", "bytes kept of each frame")
+    maxlen: int = prop(65536, "uint32", "bytes kept of each frame", least=1)
     queue: str = prop("all", "NetFilterDirection", "tx: what the back end sends; rx: what it is given")
     status: str = prop("on", "str", "on or off")
     position: str = prop("tail", "str", "where among the filters")

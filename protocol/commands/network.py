@@ -16,7 +16,7 @@ from aioemu.netdev.options import option_name
 from aioemu.netdev.registry import BACK_ENDS
 from aioemu.protocol.machine import Machine
 from aioemu.protocol.registry import command
-from aioemu.protocol.schema import Record, UInt32, Union, plain
+from aioemu.protocol.schema import Record, Size, UInt32, Union, plain
 from aioemu.protocol.socket_types import SocketAddress
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _TYPES: dict[str, Any] = {
     "str": str,
     "bool": bool,
     "int": UInt32,
+    "Size": Size,
     "tuple[str, ...]": list[String],
     "dict[str, Any]": SocketAddress,
 }

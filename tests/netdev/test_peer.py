@@ -107,6 +107,30 @@ async def test_other_end_that_takes_nothing() -> None:
     other.close()
 
 
+async def test_what_waits_keeps_its_header() -> None:
+    """A frame that the other end took late is sent with the header that it was given."""
+    header = (
+        bytes((1, 0)) + (0).to_bytes(4, "little") + (14).to_bytes(2, "little") + (6).to_bytes(2, "little") + bytes(2)
+    )
+    wire, other = Wire(Keeper()), Box(1, waits=True, takes=frozenset(("csum",)))
+    wire.join(other)
+    assert [wire.send(FRAME, header) for _ in range(2)] == [True, True]
+    found: list[tuple[bytes, bytes]] = []
+
+    def more() -> bool:
+        while (frame := other.take_with_header()) is not None:
+            found.append(frame)
+        return len(found) == 2
+
+    await until(more)
+    assert found == [(header, FRAME)] * 2
+    wire.send(FRAME)
+    wire.send(FRAME)
+    wire.close()
+    assert wire.lost == 1  # what waited is gone, by count
+    other.close()
+
+
 async def test_peer_that_fails(clockwork: Clockwork) -> None:
     """An exception of a peer goes to the loop's handler; the next frame is handed over."""
 

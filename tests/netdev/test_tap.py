@@ -95,7 +95,9 @@ async def heard(sniffer: socket.socket) -> bytes:
             return frame
 
 
-@pytest.mark.parametrize("options", [{}, {"queues": "4"}, {"vnet_hdr": "off"}, {"queues": "2", "vnet_hdr": "off"}])
+@pytest.mark.parametrize(
+    "options", [{"sndbuf": "1M"}, {"queues": "4"}, {"vnet_hdr": "off"}, {"queues": "2", "vnet_hdr": "off"}]
+)
 async def test_frames_pass_both_ways(bench: Bench, netns: Namespace, options: dict[str, str]) -> None:
     """What the host sends on the device arrives at the port, and the other way round, byte for byte."""
     tap = await bench.open(ifname="lab0", netns=netns.name, **options)
@@ -246,6 +248,39 @@ async def test_scripts_get_the_interface_in_its_namespace(bench: Bench, netns: N
     with pytest.raises(HostError, match="failed with status 3"):
         await bench.open(ifname="lab1", netns=netns.name, script=str(script))
     assert "lab1" not in netns.links()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_opening_that_is_cancelled_leaves_no_device(bench: Bench, netns: Namespace, turns: int) -> None:
+    """Wherever it is, the device that a thread makes meanwhile goes with it."""
+    before = len(os.listdir("/proc/self/fd"))
+    opening = asyncio.ensure_future(bench.open(ifname="lab0", netns=netns.name))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert "lab0" not in netns.links()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_script_whose_opening_is_cancelled(bench: Bench, netns: Namespace, tmp_path: Path) -> None:
+    """The device stays for the script, and goes when that has ended."""
+    started, go_on, script = tmp_path / "started", tmp_path / "go-on", tmp_path / "up"
+    for fifo in (started, go_on):
+        os.mkfifo(fifo)
+    script.write_text(f"#!/bin/sh\necho >{started}\nread line <{go_on}\n")
+    script.chmod(0o755)
+    opening = asyncio.ensure_future(bench.open(ifname="lab0", netns=netns.name, script=str(script)))
+    await asyncio.to_thread(started.read_text)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert "lab0" in netns.links()
+    await asyncio.to_thread(go_on.write_text, "\n")
+    async with asyncio.timeout(OPEN_LIMIT_S):
+        while "lab0" in netns.links():
+            await asyncio.sleep(0)
 
 
 def wait_for_threads() -> None:

@@ -16,6 +16,8 @@ from aioemu.errors import ConfigError
 
 DUPLEX = ("half", "full", "unknown")
 QUEUE_LEAST, QUEUE_MOST = 64, 1024
+NOT_MADE = ("rss", "hash", "guest_rsc_ext", "failover")  # taken where they are off
+TX_MODES = (None, "timer", "bh")
 
 
 class NetSite(Protocol):
@@ -70,6 +72,14 @@ class NetProperties(RingProperties):
     ctrl_mac_addr: bool = _bit("offer to change the address")
     ctrl_guest_offloads: bool = _bit("offer to switch offloads")
     guest_announce: bool = _bit("offer to ask for announcements")
+    gso: bool = _bit("of legacy drivers only: no effect")
+    tx: str | None = prop(None, "str", "timer or bh: no effect, transmission is batched by load")
+    x_txtimer: int = prop(150_000, "uint32", "no effect", least=0)
+    x_txburst: int = prop(256, "int32", "no effect")
+    rss: bool = _bit("receive side scaling: not made", default=False)
+    hash: bool = _bit("hash reports: not made", default=False)
+    guest_rsc_ext: bool = _bit("coalesced segments: not made", default=False)
+    failover: bool = prop(False, "bool", "a primary device to fall back from: not made")
     rx_queue_size: int = prop(256, "uint16", "of receive queues: a power of two", least=QUEUE_LEAST, most=QUEUE_MOST)
     tx_queue_size: int = prop(256, "uint16", "of transmit queues: a power of two", least=QUEUE_LEAST, most=QUEUE_MOST)
 
@@ -115,6 +125,7 @@ def make_net(site: NetSite, name: str, given: NetProperties) -> VirtioNet:
         raise ConfigError(f"{name}: rx_queue_size and tx_queue_size are powers of two", "-device")
     if given.duplex not in DUPLEX:
         raise ConfigError(f"Property 'duplex': '{given.duplex}' is not one of {', '.join(DUPLEX)}", "-device")
+    _check_unused(given)
     mtu = given.host_mtu or given.mtu
     if mtu and mtu < net.MTU_LEAST:
         raise ConfigError(f"Property 'host_mtu': {mtu} is not in {net.MTU_LEAST}..{net.MTU_MOST}", "-device")
@@ -130,6 +141,14 @@ def make_net(site: NetSite, name: str, given: NetProperties) -> VirtioNet:
         ring=given,
     )
     return site.add_nic(name, card, given.netdev, given.iothread)
+
+
+def _check_unused(given: NetProperties) -> None:
+    for name in NOT_MADE:
+        if getattr(given, name):
+            raise ConfigError(f"Property '{name}': on is not available", "-device")
+    if given.tx not in TX_MODES:
+        raise ConfigError(f"Property 'tx': '{given.tx}' is not one of timer, bh", "-device")
 
 
 def _features(given: NetProperties, mtu: int, pairs: int) -> int:

@@ -1,4 +1,4 @@
-"""What `-device` refuses of disks, ports and balloons is what QEMU refuses, with its reason."""
+"""What `-device` refuses of disks, ports, balloons and cards is what QEMU refuses, with its reason."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ DISKS = """num-queues=0 num-queues=1024 queue-size=3 queue-size=2 queue-size=204
     cyls=100000,heads=16,secs=63 cyls=100,heads=16 cyls=1,heads=300,secs=1 cyls=1,heads=1,secs=1 heads=1
     discard_granularity=100 discard_granularity=4294967295 min_io_size=100 opt_io_size=100 logical_block_size=4096
     logical_block_size=4096,physical_block_size=4096 rerror=enospc write-cache=off config-wce=off bootindex=0""".split()
+CARDS = """tx=timer tx=bh x-txtimer=1 x-txburst=-1 gso=off rss=off hash=off failover=off guest_rsc_ext=off host_mtu=1400
+    mq=on,vectors=6 ctrl_vq=off,mq=on speed=-1 speed=1000,duplex=full tx_queue_size=512 packed=on romfile= bogus=1
+    mq=maybe tx_queue_size=x""".split()
 DEVICES = [
     "virtio-serial-pci virtserialport,nr=31",
     "virtio-serial-pci virtserialport,nr=1,name=a virtserialport,nr=1,name=b",
@@ -27,10 +30,11 @@ DEVICES = [
     "virtio-serial-pci,max_ports=1 virtconsole",
     "virtio-balloon-pci virtio-balloon-pci",
 ]
+CASES = [*(f"virtio-blk-pci,drive=d,{case}" for case in DISKS), *(f"virtio-net-pci,{case}" for case in CARDS), *DEVICES]
 
 
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
-@pytest.mark.parametrize("case", [*(f"virtio-blk-pci,drive=d,{case}" for case in DISKS), *DEVICES])
+@pytest.mark.parametrize("case", CASES)
 async def test_devices_are_refused_as_qemu_refuses_them(tmp_path: Path, case: str) -> None:
     """The same are taken; of others the last line says the same."""
     image = tmp_path / "a.img"
