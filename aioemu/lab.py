@@ -142,7 +142,7 @@ class Lab:
     def capture(self, path: Any = None, *places: Link | Port | HasPort, **options: Any) -> Capture:
         """Record links, or ends (also named by what is joined there), from now on; all links where none is named."""
         capture = Capture(path, **options)
-        self.captures.append(capture)
+        self.captures = [*(each for each in self.captures if not each.is_closed), capture]
         for place in places or tuple(self.links.values()):
             capture.add(place)
         return capture

@@ -12,12 +12,14 @@ lost, and no link waits for it. Links that are in no capture are not slowed. Not
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -103,6 +105,7 @@ class Capture:
         self.path = None if path is None else Path(path)
         self._sizes = buffer_bytes, snap_bytes
         self._interfaces: list[tuple[str, str, Link, tuple[tuple[int, int, int], ...]]] = []
+        self._closers: dict[Link, Callable[[], None]] = {}  # of links that are recorded now
         self._file: _Sink | None = None
         self._stream: _Sink | None = None
         self._ended = asyncio.Event()
@@ -127,7 +130,7 @@ class Capture:
     def add(self, place: Link | Port | HasPort, *, name: str | None = None, comment: str = "") -> None:
         """Record a link as a whole (each frame once, where it gets in), or what an end of it sends and receives.
 
-        An end is also named by what is joined there: a NIC, a back end.
+        An end is also named by what is joined there: a NIC, a back end. What is recorded already is not added again.
         """
         if self._ended.is_set():
             raise EmuError("this capture has ended")
@@ -139,16 +142,24 @@ class Capture:
             taps = (end, ENTRY, 2), (1 - end, EXIT, 1)
             label = name or f"{link.name}:{'ab'[end]}"
         link.check_open()
+        if link in self._closers and any((label, link, taps) == (each[0], *each[2:]) for each in self._interfaces):
+            return
         for sink in self._sinks():
             _tap(sink, link, taps, label, comment)
         self._interfaces.append((label, comment, link, taps))
-        link.closers.append(lambda: self._forget(link))
+        if link not in self._closers:
+            self._closers[link] = partial(self._forget, link)
+            link.closers.append(self._closers[link])
 
     def remove(self, link: Link) -> None:
         """Record nothing of a link any more."""
         self._forget(link)
 
     def _forget(self, link: Link) -> None:
+        closer = self._closers.pop(link, None)
+        if closer is not None:
+            with contextlib.suppress(ValueError):  # the link is closing
+                link.closers.remove(closer)
         for sink in self._sinks():
             if link.ptr != ffi.NULL:
                 lib.core_link_untap(link.ptr, sink.ptr)
@@ -161,10 +172,11 @@ class Capture:
 
     def _read_stats(self, sink: _Sink) -> dict[str, CaptureStats]:
         seen, dropped = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        stats = {}
+        stats: dict[str, CaptureStats] = {}
         for index, (label, *_) in enumerate(self._interfaces):
             lib.core_capture_get_counts(sink.ptr, index, seen, dropped)
-            stats[label] = CaptureStats(int(seen[0]), int(dropped[0]))
+            before = stats.get(label, CaptureStats(0, 0))  # recorded, removed and added again
+            stats[label] = CaptureStats(before.seen + int(seen[0]), before.dropped + int(dropped[0]))
         return stats
 
     # ---- packets for the program -------------------------------------------------------------------------------------
@@ -175,8 +187,7 @@ class Capture:
             raise EmuError("somebody reads this capture already")
         self._stream = sink = _Sink(*self._sizes, for_program=True)
         for label, comment, link, taps in self._interfaces:
-            if link.ptr != ffi.NULL:
-                _tap(sink, link, taps, label, comment)
+            _tap(sink, link, taps if link in self._closers else (), label, comment)
         try:
             async for packet in self._read(sink):
                 yield packet
@@ -211,12 +222,17 @@ class Capture:
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_closed(self) -> bool:
+        """Ended, and its file is whole or being completed."""
+        return self._ended.is_set() and self._file is None
+
     def _sinks(self) -> Iterator[_Sink]:
         return (sink for sink in (self._file, self._stream) if sink is not None)
 
     def end(self) -> None:
         """Record nothing any more; readers get what there is and end. `close` also completes the file."""
-        for _, _, link, _ in self._interfaces:
+        for link in tuple(self._closers):
             self._forget(link)
         self._ended.set()
 

@@ -215,8 +215,8 @@ class Link:
         """Part both ends and free everything; frames on their way are lost. May be called twice."""
         if self.ptr == ffi.NULL:
             return
-        for close in self.closers:
-            close()
+        while self.closers:
+            self.closers.pop()()
         self.last_stats = tuple(direction.stats for direction in self.directions)
         self.a.close()
         self.b.close()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from aioemu.errors import EmuError, HostError
-from aioemu.netdev.capture import Capture, Packet
+from aioemu.netdev.capture import Capture, CaptureStats, Packet
 from aioemu.netdev.link import Clockwork, Link
 from aioemu.netdev.port import Box
 
@@ -200,6 +200,30 @@ async def test_starts_and_stops_at_any_time(rig: Rig, tmp_path: Path) -> None:
         assert direct(link) is True
         assert capture.stats["r1-r2"].seen == 1
     assert rig.boxes[1].waiting == 40
+
+
+async def test_a_link_is_recorded_once_and_lets_go_of_captures_that_ended(rig: Rig) -> None:
+    """Added twice it is one interface; removed it is not recorded; added again it counts on; nothing of it stays."""
+    link, box = rig.links[0], rig.boxes[0]
+    for _ in range(3):
+        capture = Capture()
+        capture.add(link)
+        capture.add(link)
+        packets = [aiter(capture)]
+        first = asyncio.ensure_future(anext(packets[0]))
+        await asyncio.sleep(0)
+        for frame in numbered(2):
+            box.send(frame)
+        capture.remove(link)
+        assert direct(link)
+        box.send(LLDP)
+        capture.add(link)
+        box.send(LLDP)
+        assert capture.stats == {"r1-r2": CaptureStats(3, 0)}
+        capture.end()
+        assert [(await first).data, *[packet.data async for packet in packets[0]]] == [*numbered(2), LLDP]
+        await capture.close()
+    assert link.closers == []
 
 
 async def test_full_buffer_drops_by_count(rig: Rig) -> None:
