@@ -296,6 +296,7 @@ core_blk *core_blk_new(core_chip *virtio, core_io *io) {
     b->io = io;
     b->virtio = (struct core_virtio *)virtio;
     b->flush_fd = BLK_PYTHON_FLUSHES;
+    b->touched_fd = -1;
     b->block_size = BLK_SECTOR;
     b->ask_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     b->queue_count = b->virtio->queue_count;

@@ -23,6 +23,7 @@ enum {
     BLK_IOV = 1024,            /* pieces of one call (IOV_MAX) */
     BLK_LIMITS = 8,            /* throttle groups of one disk */
     BLK_RING = 128,            /* places of an io_uring */
+    BLK_MAPS = 8,              /* files in memory of one disk that are mapped */
 };
 
 enum blk_type {
@@ -42,6 +43,7 @@ struct blk_extent {
     uint64_t start, end, host; /* host: the offset of `start` in `fd` */
     int fd;
     uint8_t kind;   /* core_blk_kind */
+    int8_t map;     /* -1, or which of the disk's maps */
     bool in_memory; /* its file system has no disk behind it: plain calls do not wait */
     bool direct;    /* O_DIRECT: a call waits for the disk */
     bool writable;  /* in place; else a write asks for a place of its own first */
@@ -112,6 +114,18 @@ struct blk_uring {
     struct uring ring;
 };
 
+/* A file in memory, mapped; and how much each chunk was used. */
+enum {
+    BLK_MAP_CHUNK = 256 << 10, /* bytes looked at together: no request waits long for it */
+    BLK_MAP_UNIT = 4096,       /* bytes of a page, and that make a chunk warmer by one */
+    BLK_MAP_HOT = 255,         /* it is copied through the mapping */
+};
+struct blk_map {
+    uint8_t *at, *heat;
+    uint64_t size, device, inode;
+    bool writable;
+};
+
 struct core_blk {
     struct core_io *io;
     struct core_virtio *virtio;
@@ -134,6 +148,8 @@ struct core_blk {
     uint32_t voids; /* so far */
     struct blk_ahead ahead;
     bool no_nowait[2];
+    struct blk_map maps[BLK_MAPS];
+    int touched_fd; /* written through a map since its file's date was set; or -1 */
     /* requests */
     struct blk_req *reqs; /* req_count of them were used so far */
     uint32_t req_count, req_room;
@@ -183,6 +199,12 @@ uint32_t blk_slice(struct blk_req *r, uint64_t size); /* fills `part` with the n
 void blk_submit(struct core_blk *b);                  /* hand what was gathered to the kernel */
 void blk_drain(struct core_blk *b);                   /* nothing is with the kernel or a thread when it returns */
 void blk_file_close(struct core_blk *b);
+/* blk_map.c */
+int blk_map_of(struct core_blk *b, int fd, int flags); /* for a file in memory; -1: none */
+/* Copy what is in `part` through the map: how much was done; 0: by the kernel's calls, please. */
+int64_t blk_map_transfer(struct blk_req *r, int map);
+void blk_map_date(struct core_blk *b);           /* the file's date of change is that of its bytes */
+void blk_map_void(struct core_blk *b, bool all); /* files have changed otherwise, or (all) are to be left alone */
 /* blk_pool.c */
 struct blk_pool *blk_pool_new(struct core_blk *b);
 void blk_pool_free(struct blk_pool *p);

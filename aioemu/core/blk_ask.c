@@ -117,9 +117,10 @@ int core_blk_extent(core_blk *b, uint32_t voids, uint32_t kind, uint64_t start, 
     if (length == 0 || start + length < start || kind > CORE_BLK_ANY || (kind == CORE_BLK_DATA && fd < 0)) {
         return -EINVAL;
     }
-    struct blk_extent e = {.start = start, .end = start + length, .kind = (uint8_t)kind, .fd = -1};
+    struct blk_extent e = {.start = start, .end = start + length, .kind = (uint8_t)kind, .fd = -1, .map = -1};
+    int flags = 0;
     if (kind == CORE_BLK_DATA) {
-        int flags = fcntl(fd, F_GETFL);
+        flags = fcntl(fd, F_GETFL);
         if (flags < 0) {
             return -errno;
         }
@@ -130,6 +131,9 @@ int core_blk_extent(core_blk *b, uint32_t voids, uint32_t kind, uint64_t start, 
         e.in_memory = blk_in_memory(fd);
     }
     core_io_enter(b->io);
+    if (e.in_memory && !e.direct) {
+        e.map = (int8_t)blk_map_of(b, fd, flags);
+    }
     int rc = b->voids == voids ? blk_remember(b, &e) : -EAGAIN;
     core_io_leave(b->io);
     return rc;
@@ -148,6 +152,7 @@ void core_blk_void(core_blk *b, uint64_t start, uint64_t length) {
     b->voids++;
     blk_drain(b); /* while what it is about is known: how an error is to be understood is written there */
     blk_forget(b, start, length > UINT64_MAX - start ? UINT64_MAX : start + length);
+    blk_map_void(b, b->extent_count == 0);
     blk_settle(b);
     core_io_leave(b->io);
 }

@@ -171,7 +171,8 @@ int64_t blk_transfer(struct blk_req *r, const struct blk_extent *e, uint64_t siz
     r->part_count = blk_slice(r, size);
     r->asked_size = size;
     if (e->in_memory) {
-        return call(r, 0);
+        int64_t rc = blk_map_transfer(r, e->map);
+        return rc ? rc : call(r, 0);
     }
     if (!e->direct && !b->no_nowait[is_write]) {
         ssize_t rc = call(r, RWF_NOWAIT);
@@ -188,6 +189,7 @@ int64_t blk_sync(struct blk_req *r) {
     if (b->flush_failed) {
         return -EIO;
     }
+    blk_map_date(b);
     if (b->nothing_to_flush) {
         return 0;
     }
@@ -198,6 +200,7 @@ int64_t blk_sync(struct blk_req *r) {
 }
 
 void blk_file_close(struct core_blk *b) {
+    blk_map_void(b, true);
     if (b->has_uring) {
         core_io_remove(&b->uring.source);
         uring_close(&b->uring.ring);

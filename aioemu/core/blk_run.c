@@ -177,6 +177,9 @@ void blk_finish(struct blk_req *r, uint8_t status) {
             core_ram_written(m, r->gpas[i], r->iov[i].iov_len);
         }
     }
+    if (r->type == BLK_DISCARD || r->type == BLK_WRITE_ZEROES) {
+        blk_map_void(b, false);
+    }
     *r->status = status;
     core_ram_written(m, r->status_gpa, 1);
     if (status == BLK_OK && r->type != BLK_GET_ID) {

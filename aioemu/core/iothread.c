@@ -59,6 +59,7 @@ int core_io_thread_start(core_io *io, const char *name) {
     pthread_attr_t attributes;
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* guard.c */
     atomic_store(&io->quit, false);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, IO_STACK);

@@ -251,6 +251,16 @@ static void let_race(struct fuzz *f, bool on) {
     }
 }
 
+/* What is mapped is as if it had been used a lot. */
+static void warm(struct fuzz *f) {
+    for (int i = 0; i < BLK_MAPS; i++) {
+        struct blk_map *m = &f->blk->maps[i];
+        for (uint64_t chunk = 0; m->at && chunk < DISK / BLK_MAP_CHUNK; chunk++) {
+            m->heat[chunk] = m->heat[chunk] ? m->heat[chunk] : BLK_MAP_HOT / 2;
+        }
+    }
+}
+
 static bool one_run(struct fuzz *f) {
     memset(f->guest.ram + RINGS, 0, BUFFERS - RINGS);
     core_blk_void(f->blk, 0, UINT64_MAX);
@@ -266,12 +276,13 @@ static bool one_run(struct fuzz *f) {
             answer(f, false);
         }
         f->queue = (uint32_t)below(&f->dice, QUEUES);
+        warm(f);
         switch (below(&f->dice, 24)) {
         case 0: core_blk_void(f->blk, below(&f->dice, DISK), draw(&f->dice)); break;
         case 1: core_blk_hold(f->blk, 1); break;
         case 2: core_blk_hold(f->blk, 0); break;
         case 3: set_disk(f); break;
-        case 4: (void)!ftruncate(f->fds[1], (off_t)below(&f->dice, DISK)); break;
+        case 4: (void)!ftruncate(f->fds[below(&f->dice, 2)], (off_t)below(&f->dice, DISK)); break;
         case 5: enable(f, rarely(&f->dice) ? (uint32_t)draw(&f->dice) : 1u << below(&f->dice, 7)); break;
         case 6: put(&f->guest, REG_READY, 4, 0); break;
         default: break;

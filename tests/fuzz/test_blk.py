@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.sanitized import CORE, ENGINE, IO, build, live
 
-DISK = [path.stem for path in CORE.glob("blk*.c")]
+DISK = ["guard", *(path.stem for path in CORE.glob("blk*.c"))]
 
 
 def build_in(folder: Path) -> Path:

@@ -14,6 +14,8 @@ FORBIDDEN = re.compile(
 # a variable, not a function: the declarator is followed by = ; or [ before any parenthesis
 STATE = re.compile(r"^[ \t]*static\s+(?![^=;(]*\b(?:const|_Thread_local|__thread)\b)(?!inline)[^=;({]*[=;\[]", re.M)
 
+PROCESS_WIDE = ("aioemu/core/guard.c",)  # a signal has one handler in a process
+
 
 def code(text: str) -> str:
     """The text without comments and strings, line numbers kept."""
@@ -48,8 +50,8 @@ def test_the_core_never_prints_exits_or_asserts() -> None:
 
 
 def test_the_core_keeps_no_static_state() -> None:
-    """Many machines live in one process: all state hangs off a machine."""
-    assert not found(STATE)
+    """Many machines live in one process: all state hangs off a machine, but for what is the process's."""
+    assert not [where for where in found(STATE) if not where.startswith(PROCESS_WIDE)]
 
 
 def test_the_patterns_catch_what_they_are_for() -> None:
