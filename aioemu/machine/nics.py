@@ -159,7 +159,7 @@ class Nics:
         """A card was made; join it to its back end."""
         if netdev is not None:
             back_end = self.back_ends[netdev]
-            if back_end.nic is not None:
+            if back_end.nic is not None or back_end.netdev.port.peer is not None:  # a hub's, maybe
                 raise ConfigError(f"Property 'netdev' can't take value '{netdev}', it's in use", "-device")
             back_end.netdev.port.drive(nic.io)
             nic.port.join(back_end.netdev.port)

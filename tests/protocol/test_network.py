@@ -8,7 +8,7 @@ import pytest
 
 from aioemu.api import Machine
 from aioemu.config import DeviceOptions, OptionGroup
-from aioemu.errors import MonitorError
+from aioemu.errors import ConfigError, MonitorError
 from aioemu.netdev.registry import BACK_ENDS
 from aioemu.protocol.commands.network import NetClientDriver
 
@@ -45,6 +45,17 @@ async def test_back_ends_come_and_go() -> None:
         await machine.qmp("netdev_del", id="h0")
 
         assert not machine.nic[0].link_up
+
+
+async def test_a_back_end_in_a_hub_is_in_use() -> None:
+    """A card on it is refused as on one that another card has, and moves nothing."""
+    hub = OptionGroup("netdev", "hubport", "h1", {"hubid": "1"})
+    plugged = OptionGroup("netdev", "hubport", "h2", {"hubid": "1", "netdev": "h1"})
+    card = DeviceOptions("virtio-net-device", "card", None, None, {"netdev": "h1"})
+    machine = Machine(machine="microvm", accel="qtest", netdevs=(hub, plugged), devices=(card,))
+    with pytest.raises(ConfigError, match="Property 'netdev' can't take value 'h1', it's in use"):
+        await machine.open()
+    machine.close()
 
 
 async def test_an_address_of_a_socket_is_typed(tmp_path: object) -> None:
