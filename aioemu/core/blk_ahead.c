@@ -4,8 +4,8 @@
 
 enum {
     AHEAD_RUN = 512 * 1024,  /* bytes in a row that make a sequential writer */
-    AHEAD_LEAST = 1 << 20,   /* asked for at least, */
-    AHEAD_MOST = 256 << 20,  /* and at most: as much as was written so far */
+    AHEAD_TIMES = 4,         /* so many times what was written so far is asked for, */
+    AHEAD_MOST = 256 << 20,  /* at most: Python needs a millisecond for it */
     AHEAD_MARGIN = 32 << 20, /* asked for when no more than this is left, or as much as was written */
 };
 
@@ -41,8 +41,8 @@ bool blk_ahead_ask(struct core_blk *b, core_blk_ask *ask) {
         a->state = BLK_AHEAD_IDLE;
         return false;
     }
-    uint64_t run = a->end - a->start, left = b->size - a->wanted;
-    uint64_t size = run < AHEAD_LEAST ? AHEAD_LEAST : run < AHEAD_MOST ? run : AHEAD_MOST;
+    uint64_t size = AHEAD_TIMES * (a->end - a->start), left = b->size - a->wanted;
+    size = size < AHEAD_MOST ? size : AHEAD_MOST;
     a->state = BLK_AHEAD_ASKED;
     *ask = (core_blk_ask){.id = CORE_BLK_AHEAD,
                           .kind = CORE_BLK_ASK_AHEAD,
