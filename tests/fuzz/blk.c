@@ -256,13 +256,14 @@ static void warm(struct fuzz *f) {
     for (int i = 0; i < BLK_MAPS; i++) {
         struct blk_map *m = &f->blk->maps[i];
         for (uint64_t chunk = 0; m->at && chunk < DISK / BLK_MAP_CHUNK; chunk++) {
-            m->heat[chunk] = m->heat[chunk] ? m->heat[chunk] : BLK_MAP_HOT / 2;
+            m->heat[chunk] = below(&f->dice, 2) ? BLK_MAP_HOT : BLK_MAP_HOT / 2;
         }
     }
 }
 
 static bool one_run(struct fuzz *f) {
     memset(f->guest.ram + RINGS, 0, BUFFERS - RINGS);
+    (void)!fallocate(f->fds[0], 0, 0, DISK); /* all of it is there */
     core_blk_void(f->blk, 0, UINT64_MAX);
     set_disk(f);
     set_up(f);
