@@ -99,6 +99,11 @@ class Engine:
         if self.ptr != ffi.NULL:
             lib.core_blk_stop(self.ptr)
 
+    def queue_off(self, index: int, reset: bool) -> None:
+        """The driver takes a queue back: forget its requests; none of them touches guest memory any more."""
+        if self.ptr != ffi.NULL:
+            lib.core_blk_queue_off(self.ptr, index, reset)
+
     def hold(self) -> None:
         """The machine stands still: what is with the kernel comes back first, the rest waits."""
         lib.core_blk_hold(self.ptr, 1)

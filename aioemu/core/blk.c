@@ -173,6 +173,39 @@ void core_blk_stop(core_blk *b) {
     core_io_leave(b->io);
 }
 
+static void forget_of_queue(struct blk_list *list, uint32_t queue) {
+    struct blk_list all = *list;
+    struct blk_req *r;
+    *list = (struct blk_list){0};
+    while ((r = blk_list_take(&all))) {
+        if (r->queue != queue) {
+            blk_list_add(list, r);
+        }
+    }
+}
+
+/* The driver takes one queue back, or (reset) resets it: forget its requests. When it returns none of them touches guest
+ * memory any more; the others go on, and so does this one when it is enabled again. */
+void core_blk_queue_off(core_blk *b, uint32_t queue, int reset) {
+    core_io_enter(b->io);
+    b->now_ns = core_monotonic_ns();
+    blk_drain(b);
+    struct blk_list *lists[] = {&b->asking, &b->waiting, &b->limited[0], &b->limited[1]};
+    for (uint32_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        forget_of_queue(lists[i], queue);
+    }
+    for (uint32_t i = 0; i < b->req_count; i++) {
+        if (b->reqs[i].state != BLK_FREE && b->reqs[i].queue == queue) {
+            blk_release(&b->reqs[i]);
+        }
+    }
+    (void)core_virtio_queue_off(&b->virtio->chip, queue, reset);
+    blk_limited_idle(b);
+    blk_limited_go(b);
+    blk_settle(b);
+    core_io_leave(b->io);
+}
+
 /* The machine stands still from now on: what is with the kernel comes back first, the rest waits. Or it goes on: what
  * failed while its policy was to stop is tried again. */
 void core_blk_hold(core_blk *b, int on) {

@@ -183,6 +183,7 @@ void blk_finish(struct blk_req *r, uint8_t status);
 void blk_admit(struct blk_req *r);
 void blk_limited_go(struct core_blk *b);
 void blk_limited_forget(struct core_blk *b);
+void blk_limited_idle(struct core_blk *b); /* after some were taken out of the lists */
 /* blk_extent.c */
 const struct blk_extent *blk_find(const struct core_blk *b, uint64_t offset);
 int blk_remember(struct core_blk *b, const struct blk_extent *e);

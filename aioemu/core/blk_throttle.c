@@ -65,6 +65,14 @@ void blk_limited_forget(struct core_blk *b) {
     }
 }
 
+void blk_limited_idle(struct core_blk *b) {
+    for (int is_write = 0; is_write < 2; is_write++) {
+        for (uint32_t i = 0; !b->limited[is_write].first && i < b->limit_count; i++) {
+            core_throttle_give_up(b->limits[i], is_write);
+        }
+    }
+}
+
 /* From now on these groups (at most BLK_LIMITS) limit the disk. Control thread, outside of the context. -ENOMEM. */
 int core_blk_set_limits(core_blk *b, core_throttle *const *groups, uint32_t count) {
     core_throttle_member *before[BLK_LIMITS];

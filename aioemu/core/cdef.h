@@ -257,7 +257,9 @@ int core_intc_set_base(core_intc *intc, uint32_t cpu, uint64_t base);
 
 /* ---- virtio: a device's transport state, its faces on a bus, and its queues ---- */
 enum core_virtio_kind { CORE_VIRTIO_MMIO, CORE_VIRTIO_PCI };
-enum core_virtio_handover { CORE_VIRTIO_STATUS, CORE_VIRTIO_CONFIG }; /* `reg` of what a face hands over: writes */
+/* `reg` of what a face hands over: writes of the status, of the configuration, and of 0 (the driver takes the selected
+ * queue back) or 1 (it resets that queue). */
+enum core_virtio_handover { CORE_VIRTIO_STATUS, CORE_VIRTIO_CONFIG, CORE_VIRTIO_QUEUE_OFF };
 core_chip *core_virtio_new(uint32_t device_id, uint64_t features, const uint16_t *sizes, uint32_t queues,
                            uint32_t config_size);
 core_chip *core_virtio_face_new(core_chip *virtio, int kind);
@@ -271,6 +273,8 @@ void core_virtio_break(core_chip *virtio);
 int core_virtio_next_kick(core_chip *virtio);
 int core_virtio_ready(core_chip *virtio, uint32_t queue);
 int core_virtio_kick_fd(core_chip *virtio, uint32_t queue, int fd);
+int core_virtio_selected(core_chip *virtio);
+int core_virtio_queue_off(core_chip *virtio, uint32_t queue, int reset);
 int core_virtio_set_config(core_chip *virtio, uint32_t offset, const uint8_t *data, uint32_t size, int tell);
 int core_virtio_get_config(core_chip *virtio, uint32_t offset, uint8_t *data, uint32_t size);
 int core_virtio_check(core_chip *virtio, const uint8_t *state, int size);

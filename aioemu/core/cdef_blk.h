@@ -45,6 +45,7 @@ int core_blk_set_limits(core_blk *b, core_throttle *const *groups, uint32_t coun
 void core_blk_set_writethrough(core_blk *b, int on);
 int core_blk_start(core_blk *b);
 void core_blk_stop(core_blk *b);
+void core_blk_queue_off(core_blk *b, uint32_t queue, int reset);
 void core_blk_hold(core_blk *b, int on);
 void core_blk_stats(core_blk *b, core_blk_counts *counts);
 int core_blk_bell_fd(core_blk *b, uint32_t queue);

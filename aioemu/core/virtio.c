@@ -82,16 +82,19 @@ void virtio_kick(struct core_virtio *v, uint32_t queue) {
 
 /* ---- reset and status ------------------------------------------------------------------------------------------------ */
 
+static void reset_queue(struct core_vq *q) {
+    vq_disable(q);
+    q->size = q->max;
+    q->desc = q->driver = q->device = 0;
+    atomic_store(&q->vector, VIRTIO_NO_VECTOR);
+}
+
 static void virtio_reset(struct core_chip *chip) {
     struct core_virtio *v = (struct core_virtio *)chip;
     pthread_mutex_lock(&v->lock);
     atomic_store(&v->status, 0);
     for (uint32_t i = 0; i < v->queue_count; i++) {
-        struct core_vq *q = &v->queues[i];
-        vq_disable(q);
-        q->size = q->max;
-        q->desc = q->driver = q->device = 0;
-        atomic_store(&q->vector, VIRTIO_NO_VECTOR);
+        reset_queue(&v->queues[i]);
     }
     for (uint32_t i = 0; i < VIRTIO_MAX_QUEUES / 64; i++) {
         atomic_store(&v->kicked[i], 0);
@@ -168,6 +171,32 @@ int core_virtio_next_kick(core_chip *virtio) {
 int core_virtio_ready(core_chip *virtio, uint32_t queue) {
     struct core_virtio *v = (struct core_virtio *)virtio;
     return queue < v->queue_count && atomic_load(&v->queues[queue].ready);
+}
+
+/* The queue that the driver has selected, or -1: there is none of that number. */
+int core_virtio_selected(core_chip *virtio) {
+    struct core_virtio *v = (struct core_virtio *)virtio;
+    pthread_mutex_lock(&v->lock);
+    uint32_t queue = v->queue_select;
+    pthread_mutex_unlock(&v->lock);
+    return queue < v->queue_count ? (int)queue : -1;
+}
+
+/* Chains of this queue are void from now on, until it is enabled again; (reset): its registers are as after a reset.
+ * Whoever looks into chains by themselves has let go of them. */
+int core_virtio_queue_off(core_chip *virtio, uint32_t queue, int reset) {
+    struct core_virtio *v = (struct core_virtio *)virtio;
+    if (queue >= v->queue_count) {
+        return -EINVAL;
+    }
+    pthread_mutex_lock(&v->lock);
+    if (reset) {
+        reset_queue(&v->queues[queue]);
+    } else {
+        vq_disable(&v->queues[queue]);
+    }
+    pthread_mutex_unlock(&v->lock);
+    return 0;
 }
 
 /* Ring (fd) for this queue from now on instead of the reactor; -1: the reactor again. */

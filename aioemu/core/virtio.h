@@ -20,6 +20,7 @@ enum { VIRTIO_ISR_QUEUE = 1, VIRTIO_ISR_CONFIG = 2 };
 #define VIRTIO_F_EVENT_IDX (1ull << 29)
 #define VIRTIO_F_VERSION_1 (1ull << 32)
 #define VIRTIO_F_PACKED    (1ull << 34)
+#define VIRTIO_F_RESET     (1ull << 40) /* VIRTIO_F_RING_RESET: queues by themselves */
 
 /* One chain that the device has and the driver waits for: copied from guest memory once, so the guest cannot change it. */
 struct core_vchain {

@@ -28,6 +28,7 @@ enum reg {
     QUEUE_DESC,
     QUEUE_DRIVER,
     QUEUE_DEVICE,
+    QUEUE_RESET, /* reads zero: a reset is done when the write is */
     NOTIFY,
     ISR,
     ISR_CLEAR,
@@ -59,7 +60,7 @@ static const struct place mmio[] = {
     {0xa0, 4, QUEUE_DEVICE, 0},    {0xa4, 4, QUEUE_DEVICE, 32},
     {0xb0, 4, ALL_ONES, 0},        {0xb4, 4, ALL_ONES, 0},
     {0xb8, 4, ALL_ONES, 0},        {0xbc, 4, ALL_ONES, 0},
-    {0xfc, 4, GENERATION, 0},
+    {0xc0, 4, QUEUE_RESET, 0},     {0xfc, 4, GENERATION, 0},
 };
 
 static const struct place pci[] = {
@@ -68,7 +69,7 @@ static const struct place pci[] = {
     {0x14, 1, STATUS, 0},          {0x15, 1, GENERATION, 0},      {0x16, 2, QUEUE_SELECT, 0},
     {0x18, 2, QUEUE_SIZE, 0},      {0x1a, 2, QUEUE_VECTOR, 0},    {0x1c, 2, QUEUE_ENABLE, 0},
     {0x1e, 2, QUEUE_INDEX, 0},     {0x20, 8, QUEUE_DESC, 0},      {0x28, 8, QUEUE_DRIVER, 0},
-    {0x30, 8, QUEUE_DEVICE, 0},    {PCI_ISR, 1, ISR_CLEAR, 0},
+    {0x30, 8, QUEUE_DEVICE, 0},    {0x3a, 2, QUEUE_RESET, 0},     {PCI_ISR, 1, ISR_CLEAR, 0},
 };
 
 struct face {
@@ -140,15 +141,13 @@ static uint16_t possible_vector(struct core_virtio *v, uint64_t value) {
 }
 
 /* A queue's registers count only before it is enabled, and enabling only once features are settled (3.1.1). */
-static void write_queue(struct core_virtio *v, struct core_vq *q, enum reg reg, uint64_t value, bool is_pci) {
+static void write_queue(struct core_virtio *v, struct core_vq *q, enum reg reg, uint64_t value) {
     bool ready = atomic_load(&q->ready);
     if (reg == QUEUE_VECTOR) {
         atomic_store(&q->vector, possible_vector(v, value));
     } else if (reg == QUEUE_ENABLE) {
         if (value == 1 && !ready && (atomic_load(&v->status) & VIRTIO_FEATURES_OK)) {
             vq_enable(q);
-        } else if (value == 0 && ready && !is_pci) {
-            vq_disable(q);
         }
     } else if (ready) {
         return;
@@ -168,7 +167,7 @@ static void accept_features(struct core_virtio *v, uint64_t value) {
 }
 
 /* With the device's lock. */
-static void write_reg(struct core_virtio *v, enum reg reg, uint64_t value, bool is_pci) {
+static void write_reg(struct core_virtio *v, enum reg reg, uint64_t value) {
     struct core_vq *q = selected(v);
     switch (reg) {
     case DEVICE_SELECT: v->device_select = (uint32_t)value; break;
@@ -183,7 +182,7 @@ static void write_reg(struct core_virtio *v, enum reg reg, uint64_t value, bool 
     case QUEUE_DRIVER:
     case QUEUE_DEVICE:
         if (q) {
-            write_queue(v, q, reg, value, is_pci);
+            write_queue(v, q, reg, value);
         }
         break;
     default: break;
@@ -213,6 +212,20 @@ static const struct place *find(const struct face *f, struct core_part *part) {
     return found;
 }
 
+/* Whether the driver takes a queue back. Its device has to let go of the chains first, so it is asked to do that. */
+static bool takes_queue(const struct face *f, enum reg reg, uint64_t value) {
+    struct core_virtio *v = f->virtio;
+    if (reg != QUEUE_RESET && (reg != QUEUE_ENABLE || f->is_pci)) {
+        return false;
+    }
+    pthread_mutex_lock(&v->lock);
+    const struct core_vq *q = selected(v);
+    bool takes =
+        q && (reg == QUEUE_RESET ? value == 1 && virtio_has(v, VIRTIO_F_RESET) : value == 0 && atomic_load(&q->ready));
+    pthread_mutex_unlock(&v->lock);
+    return takes;
+}
+
 static int registers_part(struct face *f, struct core_part *part) {
     struct core_virtio *v = f->virtio;
     const struct place *p = find(f, part);
@@ -227,6 +240,11 @@ static int registers_part(struct face *f, struct core_part *part) {
         part->value = value;
         return lane ? CORE_DONE : CORE_HANDOVER; /* all status bits are in the first byte */
     }
+    if (part->is_write && !lane && takes_queue(f, p->reg, value)) {
+        part->reg = CORE_VIRTIO_QUEUE_OFF;
+        part->value = p->reg == QUEUE_RESET;
+        return CORE_HANDOVER;
+    }
     if (part->is_write && p->reg == NOTIFY) {
         virtio_kick(v, (uint32_t)(value << lane));
     } else if (part->is_write && p->reg == ISR_ACK) {
@@ -234,7 +252,7 @@ static int registers_part(struct face *f, struct core_part *part) {
     } else if (part->is_write) {
         pthread_mutex_lock(&v->lock);
         uint64_t keep = read_reg(v, p->reg) & ~(ones(part->size) << lane);
-        write_reg(v, p->reg, keep | value << lane, f->is_pci);
+        write_reg(v, p->reg, keep | value << lane);
         pthread_mutex_unlock(&v->lock);
     } else if (p->reg == ISR_CLEAR) {
         part->value = atomic_exchange(&v->isr, 0);

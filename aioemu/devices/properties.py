@@ -38,7 +38,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 
 # properties that QEMU spells with underscores, against its habit
 UNDERSCORED = frozenset(
-    "event_idx indirect_desc logical_block_size physical_block_size min_io_size opt_io_size discard_granularity"
+    "event_idx indirect_desc queue_reset logical_block_size physical_block_size min_io_size opt_io_size"
+    " discard_granularity"
     " mrg_rxbuf rx_queue_size tx_queue_size max_ports guest_csum guest_tso4 guest_tso6 guest_ecn guest_ufo guest_uso4"
     " guest_uso6 guest_announce guest_rsc_ext host_tso4 host_tso6 host_ecn host_ufo host_uso host_mtu ctrl_vq ctrl_rx"
     " ctrl_rx_extra ctrl_vlan ctrl_mac_addr ctrl_guest_offloads".split()

@@ -44,6 +44,10 @@ static void set_status(struct guest *g, uint32_t value) {
     }
 }
 
+static void queue_off(struct guest *g, uint32_t queue, bool reset) {
+    core_blk_queue_off(((struct fuzz *)g)->blk, queue, reset);
+}
+
 static uint64_t ring_at(struct fuzz *f) {
     return RINGS + f->queue * (uint64_t)RING;
 }
@@ -64,8 +68,8 @@ static void enable(struct fuzz *f, uint32_t size) {
 
 static void set_up(struct fuzz *f) {
     f->packed = below(&f->dice, 2);
-    ask_features(&f->guest, VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT | (below(&f->dice, 2) ? VIRTIO_F_EVENT_IDX : 0) |
-                                (f->packed ? VIRTIO_F_PACKED : 0));
+    ask_features(&f->guest, VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT | VIRTIO_F_RESET |
+                                (below(&f->dice, 2) ? VIRTIO_F_EVENT_IDX : 0) | (f->packed ? VIRTIO_F_PACKED : 0));
     for (f->queue = 0; f->queue < QUEUES; f->queue++) {
         if (below(&f->dice, 8)) {
             enable(f, QUEUE);
@@ -286,6 +290,7 @@ static bool one_run(struct fuzz *f) {
         case 4: (void)!ftruncate(f->fds[below(&f->dice, 2)], (off_t)below(&f->dice, DISK)); break;
         case 5: enable(f, rarely(&f->dice) ? (uint32_t)draw(&f->dice) : 1u << below(&f->dice, 7)); break;
         case 6: put(&f->guest, REG_READY, 4, 0); break;
+        case 7: put(&f->guest, REG_RESET, 4, 1); break;
         default: break;
         }
     }
@@ -308,7 +313,8 @@ int main(int argc, char **argv) {
     uint64_t runs = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
     struct fuzz f = {.dice.state = argc > 2 ? strtoull(argv[2], NULL, 0) | 1 : 0x9e3779b97f4a7c15ull};
     const uint16_t sizes[QUEUES] = {QUEUE, QUEUE};
-    const uint64_t offered = VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT | VIRTIO_F_PACKED;
+    const uint64_t offered =
+        VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT | VIRTIO_F_PACKED | VIRTIO_F_RESET;
     pthread_t racer;
     bool there = guest_new(&f.guest, core_virtio_new(2, offered, sizes, QUEUES, 60));
     f.io = core_io_new();
@@ -319,6 +325,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     f.guest.set_status = set_status;
+    f.guest.queue_off = queue_off;
     f.blk = core_blk_new(f.guest.virtio, f.io);
     f.has_racer = argc > 3 && pthread_create(&racer, NULL, race, &f) == 0;
     bool kept = f.blk != NULL;

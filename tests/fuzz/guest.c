@@ -29,12 +29,17 @@ static void set_status(struct guest *g, uint32_t value) {
     core_virtio_set_status(g->virtio, value);
 }
 
+static void queue_off(struct guest *g, uint32_t queue, bool reset) {
+    core_virtio_queue_off(g->virtio, queue, reset);
+}
+
 bool guest_new(struct guest *g, core_chip *virtio) {
     uint8_t *space =
         mmap(NULL, GUEST_RAM + 2 * GUEST_GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     g->machine = calloc(1, sizeof *g->machine);
     g->virtio = virtio;
     g->set_status = set_status;
+    g->queue_off = queue_off;
     if (space == MAP_FAILED || !g->machine || !virtio) {
         return false;
     }
@@ -57,8 +62,11 @@ void put(struct guest *g, uint64_t offset, uint32_t size, uint64_t value) {
     while (size) {
         uint32_t part = size;
         uint64_t data = value;
-        if (core_chip_access(g->face, offset, &part, 1, &data, &reg) == CORE_HANDOVER && reg == CORE_VIRTIO_STATUS) {
+        int rc = core_chip_access(g->face, offset, &part, 1, &data, &reg);
+        if (rc == CORE_HANDOVER && reg == CORE_VIRTIO_STATUS) {
             g->set_status(g, data & 0xff);
+        } else if (rc == CORE_HANDOVER && reg == CORE_VIRTIO_QUEUE_OFF) {
+            g->queue_off(g, (uint32_t)core_virtio_selected(g->virtio), data == 1);
         }
         offset += part;
         size -= part;

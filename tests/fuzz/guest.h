@@ -13,6 +13,7 @@ enum {
     REG_NOTIFY = 0x50,
     REG_STATUS = 0x70,
     REG_DESC = 0x80, /* then driver and device, 0x10 apart */
+    REG_RESET = 0xc0,
 };
 
 struct dice {
@@ -28,6 +29,7 @@ struct guest {
     core_chip *virtio, *face;
     uint8_t *ram; /* nothing is mapped around it: whoever leaves it faults */
     void (*set_status)(struct guest *g, uint32_t value);
+    void (*queue_off)(struct guest *g, uint32_t queue, bool reset);
 };
 
 /* A guest of its own around (virtio), which is this guest's from now on. False: no memory. */

@@ -130,6 +130,10 @@ class VirtioBalloon(VirtioDevice):
         self._stats_chain = None
         self.stats = {}
 
+    def queue_lost(self, queue: Queue) -> None:
+        if self.uses[queue.index] == STATS:
+            self._stats_chain = None
+
     def reset(self) -> None:
         """Empty; what the user asked for still holds."""
         super().reset()

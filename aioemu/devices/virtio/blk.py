@@ -62,6 +62,9 @@ class VirtioBlk(VirtioDevice):
         self.engine.stop()
         self.writeback = self._offered_cache
 
+    def queue_off(self, index: int, reset: bool) -> None:
+        self.engine.queue_off(index, reset)
+
     def config_written(self, offset: int, data: bytes) -> None:
         """Only the write cache may be set."""
         if offset <= WCE_AT < offset + len(data) and self.features & CONFIG_WCE:

@@ -133,6 +133,14 @@ class Port:
         if self.device is not None:
             self.device.drop(self)
 
+    def lost(self, is_output: bool) -> None:
+        """The driver took one of the port's queues back."""
+        if is_output:
+            self._output.clear()
+            self._sent = 0
+        else:
+            self._room = None
+
     # ---- state -------------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
@@ -221,13 +229,20 @@ class VirtioConsole(VirtioDevice):
         for port in self.ports.values():
             port.reset()
 
+    def queue_lost(self, queue: Queue) -> None:
+        if queue.index not in (CONTROL_IN, CONTROL_OUT) and (port := self._port_of(queue)) is not None:
+            port.lost(is_output=queue.index % 2 == 1)
+
+    def _port_of(self, queue: Queue) -> Port | None:
+        return self.ports.get((queue.index - 2) // 2 if queue.index >= 4 else 0)
+
     def kicked(self, queue: Queue) -> None:
         if queue.index == CONTROL_IN:
             self._send_control()
         elif queue.index == CONTROL_OUT:
             self._take_control(queue)
         else:
-            port = self.ports.get((queue.index - 2) // 2 if queue.index >= 4 else 0)
+            port = self._port_of(queue)
             if queue.index % 2:
                 (port or Port(None)).take_output(queue)
             elif port is not None:

@@ -18,7 +18,7 @@ from aioemu.devices.native import load_chip, save_chip
 from aioemu.devices.properties import prop
 from aioemu.errors import ConfigError, GuestError, StateError
 
-INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_PACKED = 1 << 28, 1 << 29, 1 << 32, 1 << 34
+INDIRECT_DESC, EVENT_IDX, VERSION_1, RING_PACKED, RING_RESET = 1 << 28, 1 << 29, 1 << 32, 1 << 34, 1 << 40
 DRIVER_OK, NEEDS_RESET = 0x04, 0x40  # of the device status
 CHIP_STATE_BYTES = 1 << 16  # of the largest device: 1024 queues
 WORD = (1 << 64) - 1
@@ -31,6 +31,7 @@ class RingProperties:
     packed: bool = prop(False, "bool", "offer packed rings")
     event_idx: bool = prop(True, "bool", "offer EVENT_IDX")
     indirect_desc: bool = prop(True, "bool", "offer indirect descriptors")
+    queue_reset: bool = prop(True, "bool", "let the driver reset queues by themselves")
     ioeventfd: bool = prop(True, "bool", "let the accelerator's kernel part take the driver's notifications")
 
 
@@ -41,6 +42,7 @@ def ring_features(given: RingProperties) -> int:
         (given.packed, RING_PACKED),
         (given.event_idx, EVENT_IDX),
         (given.indirect_desc, INDIRECT_DESC),
+        (given.queue_reset, RING_RESET),
     ):
         bits |= feature if wanted else 0
     return bits
@@ -82,6 +84,9 @@ class VirtioDevice:
 
     def kicked(self, queue: Queue) -> None:
         """The driver put something into a queue."""
+
+    def queue_lost(self, queue: Queue) -> None:
+        """The driver took a queue back, and may enable it again: forget the chains of it."""
 
     def config_written(self, offset: int, data: bytes) -> None:
         """The driver wrote into the configuration; nothing was stored."""
@@ -141,6 +146,17 @@ class VirtioDevice:
         status = lib.core_virtio_set_status(self.chip, value & 0xFF)
         if status & DRIVER_OK and not self.running:
             self._start()
+
+    def handle_queue_off(self, reset: bool) -> None:
+        """The driver takes the selected queue back; `reset`: its registers too are as at power-on."""
+        index = lib.core_virtio_selected(self.chip)
+        if not self.closed and index >= 0:
+            self.queue_off(index, reset)
+            self.queue_lost(self.queues[index])
+
+    def queue_off(self, index: int, reset: bool) -> None:
+        """Void the chains of a queue. Where a native part looks into them, that has to let go of them first."""
+        lib.core_virtio_queue_off(self.chip, index, reset)
 
     def handle_config(self, offset: int, size: int, value: int) -> None:
         """The driver wrote the configuration."""

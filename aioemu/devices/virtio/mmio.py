@@ -37,6 +37,8 @@ def answer(device: VirtioDevice, reg: int, config_offset: int, size: int, value:
     """Do what a face hands over: only writes are."""
     if reg == lib.CORE_VIRTIO_STATUS:
         device.handle_status(value)
+    elif reg == lib.CORE_VIRTIO_QUEUE_OFF:
+        device.handle_queue_off(value == 1)
     else:
         device.handle_config(config_offset, size, value)
     return 0

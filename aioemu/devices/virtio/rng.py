@@ -99,6 +99,9 @@ class VirtioRng(VirtioDevice):
         self._timer.cancel()
         self._held = None
 
+    def queue_lost(self, queue: Queue) -> None:
+        self._held = None
+
     def _serve(self) -> None:
         while (budget := self._budget()) > 0 and (chain := self._held or self.queues[0].pop()) is not None:
             size = min(chain.room, budget, CHAIN_BYTES)

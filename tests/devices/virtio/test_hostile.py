@@ -142,7 +142,7 @@ def test_driver_out_of_order(boards: list[Board]) -> None:
     boards.append(board)
     board.write(QUEUE_READY, 1)  # before features are settled
     assert board.read(QUEUE_READY) == 0
-    assert not negotiate(board, VERSION_1 | 1 << 40)  # never offered
+    assert not negotiate(board, VERSION_1 | 1 << 41)  # never offered
     assert not negotiate(board, 0)  # a legacy driver
     board.write(STATUS, 0xF)
     assert not device.running

@@ -65,7 +65,7 @@ def test_a_queue_in_use_stays_as_it_is(cards: list[Card]) -> None:  # noqa: F811
     assert not card.read(PCI_STATUS, 1) & NEEDS_RESET
 
 
-@pytest.mark.parametrize("features", [0, 1 << 40 | VERSION_1, (1 << 64) - 1, 1 << 5 | VERSION_1, VERSION_1 | 1 << 37])
+@pytest.mark.parametrize("features", [0, 1 << 41 | VERSION_1, (1 << 64) - 1, 1 << 5 | VERSION_1, VERSION_1 | 1 << 37])
 def test_features_that_were_not_offered(cards: list[Card], features: int) -> None:  # noqa: F811
     """FEATURES_OK does not stick, and no queue can be enabled."""
     card = put(cards, Keeper())
