@@ -14,6 +14,9 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from heapq import merge
+from itertools import islice, pairwise, starmap
+from operator import eq
 from typing import Any
 
 from aioemu.blockdev.node import Node
@@ -28,6 +31,7 @@ from aioemu.blockdev.qcow2.snapshots import Snapshot, mark_bitmaps_in_use, read_
 from aioemu.blockdev.qcow2.tables import RefcountWidth, Table
 from aioemu.errors import HostError
 
+SLICE = 1 << 14  # entries looked at before others have their turn
 FORMATS = {"size": ">Q", "l1": ">IQ", "refcount_table": ">QI", "incompatible": ">Q", "autoclear": ">Q"}
 
 
@@ -275,14 +279,28 @@ class Image:
                 await self.corrupt(f"a metadata table at {start:#x} is beyond the end of the file")
             found.extend(range(start >> bits, start + size + mask >> bits))
         for tables, covered in ((self.l1.entries, OFFSET_MASK), (self.refcount_table.entries, ~511)):
-            offsets = [entry & covered for entry in tables if entry & covered]
-            if any(offset & mask or offset >= self.store.size for offset in offsets):
-                await self.corrupt("a metadata table is not at a cluster's start, or beyond the end of the file")
-            found.extend(offset >> bits for offset in offsets)
-        ordered = array("Q", sorted(found))
-        if any(ordered[at] == ordered[at + 1] for at in range(len(ordered) - 1)):
-            await self.corrupt("two metadata tables are in the same cluster")
-        self._metadata = ordered
+            for first in range(0, len(tables), SLICE):
+                offsets = [entry & covered for entry in tables[first : first + SLICE] if entry & covered]
+                if any(offset & mask or offset >= self.store.size for offset in offsets):
+                    await self.corrupt("a metadata table is not at a cluster's start, or beyond the end of the file")
+                found.extend(offset >> bits for offset in offsets)
+                await asyncio.sleep(0)
+        self._metadata = await self._in_order(found)
+
+    async def _in_order(self, clusters: array[int]) -> array[int]:
+        """Ascending, each once; others have their turn meanwhile, as a hostile image has millions."""
+        runs = []
+        for first in range(0, len(clusters), SLICE):
+            runs.append(sorted(clusters[first : first + SLICE]))
+            await asyncio.sleep(0)
+        ordered, merged = array("Q"), merge(*runs)
+        while piece := array("Q", islice(merged, SLICE)):
+            start = max(len(ordered) - 1, 0)
+            ordered.extend(piece)
+            if any(starmap(eq, pairwise(ordered[start:]))):
+                await self.corrupt("two metadata tables are in the same cluster")
+            await asyncio.sleep(0)
+        return ordered
 
     def is_metadata(self, first: int, count: int) -> bool:
         """Whether any of (count) clusters from (first) on holds metadata."""

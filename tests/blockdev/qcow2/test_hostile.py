@@ -15,6 +15,7 @@ import pytest
 from aioemu.blockdev.backend import Backend
 from aioemu.blockdev.graph import Graph
 from aioemu.blockdev.qcow2.header import Header, parse
+from aioemu.blockdev.qcow2.image import SLICE
 from aioemu.blockdev.qcow2.node import Qcow2Node
 from aioemu.errors import ConfigError, EmuError, HostError
 from tests.blockdev.qcow2.conftest import opened
@@ -344,3 +345,20 @@ async def test_a_backing_file_that_is_the_image(tmp_path: Path) -> None:
             pass
     async with opened(path, backing=None) as node:
         assert await node.read(0, 512) == bytes(512)
+
+
+async def test_others_have_their_turn_however_many_tables_there_are(tmp_path: Path) -> None:
+    """An image with hundreds of thousands of tables holds up its first write, and nothing else on the loop."""
+    tables = 300_000
+    path = make(tmp_path / "many", tables * 64 * 512, "cluster_size=512")
+    start = -(-path.stat().st_size // 512) * 512
+    put(path, header_of(path).l1_offset, *(1 << 63 | start + at * 512 for at in range(tables)))
+    os.truncate(path, start + tables * 512)
+    async with opened(path) as node:
+        counting = node.image._build_metadata()
+        turns = 0
+        with suppress(StopIteration):  # it waits for nothing but its turn
+            while counting.send(None) is None:
+                turns += 1
+        assert turns > 2 * tables // SLICE
+        assert node.image.is_metadata((start >> 9) + tables - 1, 1)
