@@ -17,6 +17,7 @@ from aioemu.errors import GuestError
 COPY_BYTES = 1 << 20  # one copy's bound: a chain may be 4 GiB long, and the host's memory is not the guest's
 IN_FLIGHT = 1024  # chains: the longest ring of the engine
 SEGMENTS = 1024  # of one chain: the engine's bound
+TURN_CHAINS = 64  # then the program's other business has its turn, however fast a driver puts more in
 
 
 class Chain:
@@ -83,20 +84,40 @@ class Queue:
         self.index = index
         self.on_kick: Callable[[], None] | None = None  # for devices that answer at once instead of iterating
         self._info: Any = ffi.new("core_vchain_info *")
+        self._left: int | None = None  # chains in the turn that this is; None: it is none
+        self._run = 0  # chains that came to an iteration without waiting
         self._waiters: set[asyncio.Future[None]] = set()
 
+    def begin_turn(self) -> None:
+        """The driver rang: TURN_CHAINS come out until `end_turn`, however fast it puts more in."""
+        self._left = TURN_CHAINS
+
+    def end_turn(self) -> bool:
+        """Whether more were asked for than the turn had: there may be more in it."""
+        left, self._left = self._left, None
+        return left is not None and left < 0
+
     def pop(self) -> Chain | None:
-        """The next chain; None when there is none now, and the driver will say when there is."""
+        """The next chain; None when there is none now, and the driver, or the next turn, will say when there is."""
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                return None
         return Chain(self, self._info) if lib.core_vq_pop(self.chip, self.index, self._info) == 1 else None
 
     def __aiter__(self) -> Queue:
         return self
 
     async def __anext__(self) -> Chain:
+        self._run += 1
+        if self._run > TURN_CHAINS:
+            self._run = 1
+            await asyncio.sleep(0)
         while True:
             chain = self.pop()
             if chain is not None:
                 return chain
+            self._run = 0
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.add(waiter)
             try:

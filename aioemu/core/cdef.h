@@ -271,6 +271,7 @@ uint64_t core_virtio_features(core_chip *virtio);
 const char *core_virtio_error(core_chip *virtio);
 void core_virtio_break(core_chip *virtio);
 int core_virtio_next_kick(core_chip *virtio);
+void core_virtio_kick(core_chip *virtio, uint32_t queue);
 int core_virtio_ready(core_chip *virtio, uint32_t queue);
 int core_virtio_kick_fd(core_chip *virtio, uint32_t queue, int fd);
 int core_virtio_selected(core_chip *virtio);

@@ -167,6 +167,11 @@ int core_virtio_next_kick(core_chip *virtio) {
     return -1;
 }
 
+/* As if the driver had rung: its reactor looks again, after whatever else it has to do. */
+void core_virtio_kick(core_chip *virtio, uint32_t queue) {
+    virtio_kick((struct core_virtio *)virtio, queue);
+}
+
 /* Whether the driver enabled this queue. */
 int core_virtio_ready(core_chip *virtio, uint32_t queue) {
     struct core_virtio *v = (struct core_virtio *)virtio;

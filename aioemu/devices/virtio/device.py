@@ -170,17 +170,21 @@ class VirtioDevice:
                 text = ffi.string(error)
                 self.on_broken(text if isinstance(text, str) else text.decode())
             return
-        while (index := lib.core_virtio_next_kick(self.chip)) >= 0:
+        rung = {int(lib.core_virtio_next_kick(self.chip)) for _ in self.queues} - {-1}
+        for index in sorted(rung):  # each once: who rings all the time gets the next turn
             self.ring_bell(index)
 
     def ring_bell(self, index: int) -> None:
         """The driver rang for queue `index`."""
         if self.running:
             queue = self.queues[index]
+            queue.begin_turn()
             try:
                 self.kicked(queue)
             except Exception as exc:
                 self.failed(exc)
+            if queue.end_turn():
+                lib.core_virtio_kick(self.chip, index)
             queue.kicked()
 
     def _start(self) -> None:

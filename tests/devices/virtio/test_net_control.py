@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aioemu.bus.virtqueue import TURN_CHAINS
 from aioemu.devices.virtio import net
 from aioemu.devices.virtio.net import VirtioNet
 from tests.devices.virtio.driver import drive
@@ -88,3 +89,26 @@ def test_queue_pairs_are_taken_from_those_that_there_are() -> None:
     assert card.pairs == 1
     card.close()
     board.close()
+
+
+def test_commands_without_end_leave_the_loop_its_turn(r: Rig) -> None:
+    """A driver that puts the next one in before the last is done does not keep the program from everything else."""
+    served = 0
+
+    def another() -> None:
+        nonlocal served
+        served += 1
+        r.rings[2].used()
+        if served < 1000:
+            r.rings[2].add([(CONTROL_AT, 3, False), (CONTROL_AT + 3, 1, True)])
+
+    r.board.memory.write(CONTROL_AT, b"\0\0\1")
+    r.card.on_filter = another
+    r.rings[2].add([(CONTROL_AT, 3, False), (CONTROL_AT + 3, 1, True)])
+    r.rings[2].kick()
+    turns = [served]
+    while served < 1000:
+        r.card.notified()
+        turns.append(served - sum(turns))
+    assert max(turns) == TURN_CHAINS
+    assert min(turns) > 0

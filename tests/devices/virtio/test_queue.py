@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from aioemu.bus.virtqueue import TURN_CHAINS
 from aioemu.devices.virtio.device import EVENT_IDX, INDIRECT_DESC, RING_PACKED, VERSION_1
 from tests.devices.virtio.devices import LAYOUTS, Keeper, Shout, ask, start
 from tests.devices.virtio.driver import (
@@ -142,6 +143,32 @@ async def test_iteration_waits_and_goes_on(boards: list[Board]) -> None:
     fresh.kick()
     while len(served) < 4:
         await asyncio.sleep(0)
+    task.cancel()
+
+
+async def test_an_iteration_without_end_leaves_the_loop_its_turn(boards: list[Board]) -> None:
+    """A driver that puts the next chain in before the last is done does not keep the program from everything else."""
+    device = Keeper()
+    device.kicked = lambda queue: None  # type: ignore[method-assign]
+    served = 0
+    ring = start(boards, device, 0)
+
+    async def serve() -> None:
+        nonlocal served
+        async for chain in device.queues[0]:
+            served += 1
+            chain.complete()
+            ring.used()
+            if served < 1000:  # in the end the test ends, whatever the queue does
+                ring.add([(BUFFERS_AT, 1, False)])
+
+    ring.add([(BUFFERS_AT, 1, False)])
+    task = asyncio.ensure_future(serve())
+    ring.kick()
+    await asyncio.sleep(0)
+    assert served == TURN_CHAINS
+    await asyncio.sleep(0)
+    assert TURN_CHAINS < served <= 2 * TURN_CHAINS
     task.cancel()
 
 
