@@ -124,7 +124,8 @@ class VirtioBlk(VirtioDevice):
         sectors = self.backend.size // SECTOR
         block = given.logical_block_size
         cylinders, heads, track = geometry(given, sectors)
-        align = given.discard_granularity if given.discard_granularity is not None else block
+        known = given.discard_granularity if given.report_discard_granularity else None
+        align = known if known is not None else block
         return CONFIG.pack(
             sectors,
             0,  # size_max: not offered

@@ -43,6 +43,7 @@ class BlkProperties(RingProperties):
     min_io_size: int = prop(0, "size", "what writes had best be multiples of")
     opt_io_size: int = prop(0, "size", "what writes are fastest with", most=0xFFFFFFFF)
     discard_granularity: int | None = prop(None, "size", "what discards are aligned to", most=0xFFFFFFFF)
+    report_discard_granularity: bool = prop(True, "bool", "tell it as the alignment of discards; off: a block")
     cyls: int = prop(0, "uint32", "of the geometry")
     heads: int = prop(0, "uint32", "of the geometry")
     secs: int = prop(0, "uint32", "of the geometry")

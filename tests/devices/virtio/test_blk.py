@@ -181,6 +181,13 @@ async def test_reset_with_requests_under_way(tmp_path: Path) -> None:
             assert all(d.board.memory.read(at, size) in (b"\x55" * size, bytes(size)) for at, size, _ in buffers[1:-1])
 
 
+@pytest.mark.parametrize(("given", "sectors"), [({}, 8), ({"report_discard_granularity": False}, 1)])
+async def test_how_discards_are_aligned(image: Path, given: dict[str, Any], sectors: int) -> None:
+    """The driver learns the granularity that was given, or a block's where it shall not."""
+    async with disk(image, discard_granularity=4096, **given) as d:
+        assert struct.unpack_from("<I", d.device.config, 44)[0] == sectors
+
+
 async def test_a_read_only_disk_is_not_written(image: Path) -> None:
     """Writes, zeroes and discards are refused, and the driver is told beforehand."""
     node = {"driver": "raw", "read-only": True, "file": {"driver": "file", "filename": str(image)}}

@@ -17,7 +17,8 @@ DISKS = """num-queues=0 num-queues=1024 queue-size=3 queue-size=2 queue-size=204
     queue-size=2,seg-max-adjust=off max-discard-sectors=0 max-discard-sectors=4194304 max-write-zeroes-sectors=0
     cyls=100000,heads=16,secs=63 cyls=100,heads=16 cyls=1,heads=300,secs=1 cyls=1,heads=1,secs=1 heads=1
     discard_granularity=100 discard_granularity=4294967295 min_io_size=100 opt_io_size=100 logical_block_size=4096
-    logical_block_size=4096,physical_block_size=4096 rerror=enospc write-cache=off config-wce=off bootindex=0""".split()
+    logical_block_size=4096,physical_block_size=4096 rerror=enospc
+    report-discard-granularity=off,discard_granularity=4096 write-cache=off config-wce=off bootindex=0""".split()
 CARDS = """tx=timer tx=bh x-txtimer=1 x-txburst=-1 gso=off rss=off hash=off failover=off guest_rsc_ext=off host_mtu=1400
     mq=on,vectors=6 ctrl_vq=off,mq=on speed=-1 speed=1000,duplex=full tx_queue_size=512 packed=on romfile= bogus=1
     mq=maybe tx_queue_size=x""".split()
