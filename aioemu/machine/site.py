@@ -221,6 +221,8 @@ class Site:
 
         if self._virtio is None:
             self._virtio = VirtioBay(self.kit, getattr(self.board, "virtio_slots", None))
+        if transport == "mmio" and getattr(self.board, "virtio_slots", None) is None:
+            raise ConfigError(f"No 'virtio-bus' bus found for device '{self._options.driver}'", "-device")
         if transport == "mmio" or (transport is None and not self.buses):
             self._virtio.mmio(name, device, self._options.bus)
         else:

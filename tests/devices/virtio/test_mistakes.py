@@ -30,6 +30,7 @@ DEVICES = [
     "virtio-serial-pci,max_ports=1 virtserialport",
     "virtio-serial-pci,max_ports=1 virtconsole",
     "virtio-balloon-pci virtio-balloon-pci",
+    "virtio-rng-device",
 ]
 CASES = [*(f"virtio-blk-pci,drive=d,{case}" for case in DISKS), *(f"virtio-net-pci,{case}" for case in CARDS), *DEVICES]
 
