@@ -65,10 +65,13 @@ class Lab:
         self._macs = 0
         self._unjoined: list[tuple[Link, Port, NicToBe]] = []
         self._clockwork: Clockwork | None = None
+        self._has_ended = False
 
     @property
     def clockwork(self) -> Clockwork:
         """The native thread of this lab's links and switches."""
+        if self._has_ended:
+            raise EmuError("this lab has ended")
         if self._clockwork is None:
             self._clockwork = Clockwork()
         return self._clockwork
@@ -228,6 +231,7 @@ class Lab:
 
     async def close(self) -> None:
         """End everything, whatever fails; may be called again. HostError when a capture's file could not be written."""
+        self._has_ended = True
         captures, self.captures = self.captures, []
         for capture in captures:
             capture.end()

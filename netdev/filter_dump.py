@@ -24,6 +24,7 @@ class FilterDump:
     def __init__(self, port: Port, path: str, *, snap_bytes: int = SNAP_BYTES, queue: str = "all") -> None:
         if queue not in DIRECTIONS:
             raise ConfigError(f"Invalid parameter '{queue}' for queue (known: {', '.join(DIRECTIONS)})", "-object")
+        port.check_open()
         self._port = port
         self._fd = _open(path)
         error = ffi.new("int *")

@@ -103,6 +103,7 @@ class Direction:
         self._link.tell("link-impaired", direction=self.name)
 
     def _apply(self, impairment: Impairment, *, replay: bool) -> None:
+        self._link.check_open()
         rc = lib.core_link_impair(self._link.ptr, self.index, impairment.native(replay=replay))
         if rc < 0:
             raise HostError(f"impair {self._link.name}", -rc)
@@ -111,7 +112,7 @@ class Direction:
     @property
     def is_direct(self) -> bool:
         """Frames pass without being copied or looked at: not impaired, not captured, nothing on its way."""
-        return bool(lib.core_link_is_direct(self._link.ptr, self.index))
+        return self._link.ptr != ffi.NULL and bool(lib.core_link_is_direct(self._link.ptr, self.index))
 
     @property
     def stats(self) -> LinkStats:
@@ -143,6 +144,8 @@ class Link:
 
     def insert(self, port: Port) -> None:
         """Put this link between a port and its peer, `a` at the port: neither sees anything, and nothing is lost."""
+        self.check_open()
+        port.check_open()
         peer = port.peer
         rc = lib.core_link_insert(self.ptr, port.ptr)
         if rc < 0 or peer is None:
@@ -171,8 +174,8 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Not taken down."""
-        return bool(lib.core_link_is_up(self.ptr))
+        """Not taken down, nor closed."""
+        return self.ptr != ffi.NULL and bool(lib.core_link_is_up(self.ptr))
 
     async def down(self) -> None:
         """Pull the cable: both ends have lost their carrier when this returns, and what was on its way is lost."""
@@ -184,6 +187,7 @@ class Link:
 
     def set_up(self, up: bool) -> None:
         """The same without waiting: nothing of it blocks."""
+        self.check_open()
         if up != self.is_up:
             lib.core_link_set_up(self.ptr, up)
             self.tell("link-up" if up else "link-down")
@@ -202,7 +206,8 @@ class Link:
                 self.set_up(True)
                 await asyncio.sleep(up_ms / 1000)
         finally:
-            self.set_up(True)
+            if self.ptr != ffi.NULL:  # it may have gone meanwhile
+                self.set_up(True)
 
     # ---- life --------------------------------------------------------------------------------------------------------
 

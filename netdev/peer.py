@@ -24,7 +24,6 @@ from aioemu.netdev.port import Box
 BOX_FRAMES = 4096
 BATCH = 256  # a turn: then the loop's other business has its turn
 PENDING = 4096  # frames kept for a peer that takes none now
-RETRY_S = 0.001
 
 
 @runtime_checkable
@@ -42,22 +41,20 @@ class Wire(Box):
         self.program = peer
         self.lost = 0  # sent by the program while the other end took none for too long
         self._pending: deque[tuple[bytes, bytes | None]] = deque()
-        self._retry: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self.fd, self._collect)
+        self._loop.add_reader(self.fd, self._rung)
         wired = getattr(peer, "wired", None)
         if wired is not None:
             wired(self)
 
     def send(self, frame: bytes | bytearray | memoryview, header: bytes | None = None) -> bool:
-        """Send a frame; it is kept while the other end takes none. False: too many are, and this one is lost."""
+        """Send a frame; it is kept while the other end takes none. False: lost, too many are or the wire was closed."""
         if not self._pending and super().send(frame, header):
             return True
-        if len(self._pending) >= PENDING:
+        if len(self._pending) >= PENDING or self.ptr == ffi.NULL:
             self.lost += 1
             return False
         self._pending.append((bytes(frame), header))
-        self._try_later()
         return True
 
     def send_all(self, frames: Iterable[bytes]) -> None:
@@ -65,16 +62,11 @@ class Wire(Box):
         for frame in frames:
             self.send(frame)
 
-    def _try_later(self) -> None:
-        if self._retry is None:
-            self._retry = self._loop.call_later(RETRY_S, self._flush)
-
-    def _flush(self) -> None:
-        self._retry = None
+    def _rung(self) -> None:
+        """Frames are there, or the other end takes again: it is asked last, so that no ring of its is missed."""
+        self._collect()
         while self._pending and super().send(*self._pending[0]):
             self._pending.popleft()
-        if self._pending:
-            self._try_later()
 
     def _collect(self) -> None:
         for _ in range(BATCH):
@@ -91,8 +83,6 @@ class Wire(Box):
         """Part and free; frames that were not sent are lost. May be called twice."""
         if self.ptr != ffi.NULL:
             self._loop.remove_reader(self.fd)
-            if self._retry is not None:
-                self._retry.cancel()
             self.lost += len(self._pending)
             self._pending.clear()
         super().close()

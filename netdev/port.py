@@ -69,6 +69,8 @@ class Port:
 
     def join(self, other: Port) -> None:
         """Wire this port to another one; EmuError when one of them is wired already."""
+        self.check_open()
+        other.check_open()
         if lib.core_port_join(self.ptr, other.ptr) < 0:
             raise EmuError(f"{self.kind} and {other.kind}: one end of the wire is taken")
         self.peer, other.peer = other, self
@@ -81,29 +83,36 @@ class Port:
 
     @property
     def is_up(self) -> bool:
-        """This end's own state, as `set_up` left it."""
-        return bool(lib.core_port_is_up(self.ptr))
+        """This end's own state, as `set_up` left it; a closed one is down."""
+        return self.ptr != ffi.NULL and bool(lib.core_port_is_up(self.ptr))
 
     def set_up(self, up: bool) -> None:
         """Plug this end in or out: the other end sees its carrier come or go before this returns."""
+        self.check_open()
         lib.core_port_set_up(self.ptr, up)
 
     @property
     def carrier(self) -> bool:
         """There is another end, and it is up."""
-        return bool(lib.core_port_carrier(self.ptr))
+        return self.ptr != ffi.NULL and bool(lib.core_port_carrier(self.ptr))
 
     @property
     def takes(self) -> frozenset[str]:
         """The offloads that this end understands."""
-        bits = int(lib.core_port_takes(self.ptr))
+        bits = 0 if self.ptr == ffi.NULL else int(lib.core_port_takes(self.ptr))
         return frozenset(name for name, bit in TAKES.items() if bits & bit)
 
     def drive(self, io: Any) -> None:
         """Do the port's own work in this io context from now on."""
+        self.check_open()
         rc = lib.core_port_drive(self.ptr, io)
         if rc < 0:
             raise HostError(f"{self.kind}: move to another io context", -rc)
+
+    def check_open(self) -> None:
+        """EmuError when it was closed."""
+        if self.ptr == ffi.NULL:
+            raise EmuError(f"this {self.kind} port was closed")
 
     @property
     def stats(self) -> PortStats:
@@ -152,7 +161,7 @@ class Box(Port):
     @property
     def waiting(self) -> int:
         """Frames in the box."""
-        return int(lib.core_box_waiting(self.ptr))
+        return 0 if self.ptr == ffi.NULL else int(lib.core_box_waiting(self.ptr))
 
     def take(self) -> bytes | None:
         """The oldest frame."""
@@ -161,15 +170,17 @@ class Box(Port):
 
     def take_with_header(self) -> tuple[bytes, bytes] | None:
         """The oldest frame's header and the frame."""
-        size = lib.core_box_take(self.ptr, self._header, self._frame, FRAME_BYTES)
+        size = 0 if self.ptr == ffi.NULL else lib.core_box_take(self.ptr, self._header, self._frame, FRAME_BYTES)
         if size <= 0:
             return None
         return bytes(ffi.buffer(self._header, HEADER_BYTES)), bytes(ffi.buffer(self._frame, size))
 
     def send(self, frame: bytes | bytearray | memoryview, header: bytes | None = None) -> bool:
-        """Give the peer a frame; False when it takes none now."""
+        """Give the peer a frame; False when it takes none now, or this was closed."""
         if header is not None and len(header) != HEADER_BYTES:
             raise ValueError(f"a frame's header has {HEADER_BYTES} bytes")
+        if self.ptr == ffi.NULL:
+            return False
         given = ffi.NULL if header is None else ffi.from_buffer("uint8_t[]", header)
         source = ffi.from_buffer("uint8_t[]", frame)
         return bool(lib.core_box_send(self.ptr, given, source, len(frame)))

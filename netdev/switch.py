@@ -51,8 +51,7 @@ class Switch:
 
     def add_port(self) -> Port:
         """One more port."""
-        if self.ptr == ffi.NULL:
-            raise EmuError(f"the switch {self.name} was closed")
+        self.check_open()
         ptr = lib.core_switch_add(self.ptr)
         if ptr == ffi.NULL:
             raise EmuError(f"the switch {self.name} has no room for another port")
@@ -61,14 +60,21 @@ class Switch:
 
     def free_port(self) -> Port:
         """A port that nothing is wired to; a new one when there is none."""
+        self.check_open()
         return next((port for port in self.ports if port.peer is None), None) or self.add_port()
 
     @property
     def stations(self) -> list[Station]:
         """Where which station was seen lately."""
+        self.check_open()
         found: Any = ffi.new("core_station[]", STATIONS_MAX)
         count = lib.core_switch_stations(self.ptr, found, STATIONS_MAX)
         return [Station(_mac(found[i].mac), found[i].port, found[i].age_ns / 1e9) for i in range(count)]
+
+    def check_open(self) -> None:
+        """EmuError when it was closed."""
+        if self.ptr == ffi.NULL:
+            raise EmuError(f"the switch {self.name} was closed")
 
     def close(self) -> None:
         """Part all ports and free everything; may be called twice."""

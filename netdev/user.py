@@ -70,6 +70,7 @@ class UserNetdev:
     @property
     def connections(self) -> str:
         """The connections and forwarded ports as a table."""
+        self.port.check_open()
         text = ffi.new("char[]", INFO_BYTES)
         lib.core_slirp_info(self.port.ptr, text, INFO_BYTES)
         return _text(text)
@@ -77,14 +78,16 @@ class UserNetdev:
     @property
     def sockets(self) -> int:
         """How many of the host's descriptors the guest's connections hold."""
-        return int(lib.core_slirp_sockets(self.port.ptr))
+        return 0 if self.port.ptr == ffi.NULL else int(lib.core_slirp_sockets(self.port.ptr))
 
     def hold(self, on: bool) -> None:
         """The guest's time stands still, or goes on: connections wait meanwhile, and none times out by it."""
+        self.port.check_open()
         lib.core_slirp_hold(self.port.ptr, on)
 
     def add_hostfwd(self, rule: str) -> None:
         """Forward a port of the host's into the guest. ConfigError names what is wrong with the rule."""
+        self.port.check_open()
         forward = parse_hostfwd(rule)
         if forward.path is not None:
             _clear(forward.path, rule)
@@ -99,6 +102,7 @@ class UserNetdev:
 
     def remove_hostfwd(self, source: str) -> bool:
         """End a forwarding, named by its host side; False where there is none."""
+        self.port.check_open()
         forward = parse_hostfwd_source(source)
         if lib.core_slirp_hostfwd_remove(self.port.ptr, forward.udp, forward.host, len(forward.host)) < 0:
             return False
@@ -124,6 +128,7 @@ class UserNetdev:
 
     def connect_inside(self, forward: GuestForward, kind: int, target: str, rule: str) -> None:
         """Register a port inside: (kind) 0 a command, 1 the path of a unix socket."""
+        self.port.check_open()
         if lib.core_slirp_guestfwd(self.port.ptr, kind, os.fsencode(target), forward.address, forward.port) < 0:
             why = "conflicting or outside of the network"
             raise ConfigError(f"Invalid guest forwarding rule '{rule}' ({why})", "-netdev user")

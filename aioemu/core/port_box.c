@@ -1,5 +1,5 @@
-/* port_box.c: a port whose owner is a program: what is delivered waits in a bounded box, an eventfd says so. A full box
- * drops, or makes the peer wait. Any thread. */
+/* port_box.c: a port whose owner is a program: what is delivered waits in a bounded box, an eventfd says so, and that the
+ * peer takes again. A full box drops, or makes the peer wait. Any thread. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,6 +63,12 @@ static int box_deliver(struct core_port *port, uint32_t queue, const struct core
     return taken;
 }
 
+/* The program may send what the peer did not take. */
+static void box_ready(struct core_port *port, uint32_t queue) {
+    (void)queue;
+    (void)!write(((struct box *)port)->fd, &(uint64_t){1}, sizeof(uint64_t));
+}
+
 static void box_destroy(struct core_port *port) {
     struct box *b = (struct box *)port;
     for (struct item *item = b->first, *next; item; item = next) {
@@ -74,7 +80,8 @@ static void box_destroy(struct core_port *port) {
     free(b);
 }
 
-static const struct core_port_ops box_ops = {.name = "box", .deliver = box_deliver, .destroy = box_destroy};
+static const struct core_port_ops box_ops = {
+    .name = "box", .deliver = box_deliver, .ready = box_ready, .destroy = box_destroy};
 
 /* A box for up to (frames); NULL when there is no memory or no descriptor for it. */
 core_port *core_box_new(uint32_t frames, uint32_t takes, int waits) {
@@ -95,7 +102,7 @@ core_port *core_box_new(uint32_t frames, uint32_t takes, int waits) {
     return &b->port;
 }
 
-/* Readable while frames wait; it is drained by taking the last one. */
+/* Readable while frames wait, and when the peer takes again; it is drained by taking the last one, or none. */
 int core_box_fd(core_port *box) {
     return ((struct box *)box)->fd;
 }
