@@ -161,8 +161,10 @@ class Lab:
             self._unjoined.append((link, near, far))
         elif callable(getattr(far, "frame_received", None)):
             near.join(self.wire(far))  # type: ignore[arg-type]
-        else:
+        elif hasattr(far, "port"):
             self._plug(link, near, far)  # type: ignore[arg-type]
+        else:
+            raise EmuError(f"a {type(far).__name__} is no end of a link: a card, a back end, a switch or a peer is")
 
     def _plug(self, link: Link, near: Port, far: HasPort) -> None:
         near.join(far.port)

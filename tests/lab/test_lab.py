@@ -141,6 +141,16 @@ async def test_a_start_that_is_cancelled(turns: int) -> None:
     assert footprint() == before
 
 
+async def test_what_is_no_end_of_a_link() -> None:
+    """It is named, and no half-made link stays."""
+    async with Lab() as lab:
+        vm = lab.machine("a", **QUIET)
+        for end in (vm, None, 5):
+            with pytest.raises(EmuError, match=f"a {type(end).__name__} is no end of a link"):
+                lab.link(Keeper(), end)  # type: ignore[arg-type]
+        assert lab.links == {}
+
+
 @pytest.mark.parametrize("turns", range(8))
 async def test_an_end_that_is_cancelled(turns: int, tmp_path: Path) -> None:
     """Wherever it is: captures' files are closed and whole by the time that the cancellation goes on."""
