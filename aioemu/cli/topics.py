@@ -127,7 +127,14 @@ def _netdev(name: str | None) -> str:
     from aioemu.netdev.options import option_name
     from aioemu.netdev.registry import find_back_end
 
-    types = {"str": "str", "bool": "bool (on/off)", "int": "num", "tuple[str, ...]": "str", "dict[str, Any]": "address"}
+    types = {
+        "str": "str",
+        "bool": "bool (on/off)",
+        "int": "num",
+        "Size": "size",
+        "tuple[str, ...]": "str",
+        "dict[str, Any]": "address",
+    }
     fields = dataclasses.fields(find_back_end(name).Options)
     lines = [f"  {option_name(each.name)}=<{types[str(each.type).removesuffix(' | None')]}>" for each in fields]
     return "\n".join([f"{name} options:", *sorted(lines)])
