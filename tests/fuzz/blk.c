@@ -311,7 +311,7 @@ static bool one_run(struct fuzz *f) {
 
 int main(int argc, char **argv) {
     uint64_t runs = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
-    struct fuzz f = {.dice.state = argc > 2 ? strtoull(argv[2], NULL, 0) | 1 : 0x9e3779b97f4a7c15ull};
+    struct fuzz f = {.dice.state = argc > 2 ? 2 * strtoull(argv[2], NULL, 0) + 1 : 0x9e3779b97f4a7c15ull};
     const uint16_t sizes[QUEUES] = {QUEUE, QUEUE};
     const uint64_t offered =
         VIRTIO_F_VERSION_1 | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT | VIRTIO_F_PACKED | VIRTIO_F_RESET;

@@ -331,7 +331,7 @@ int main(int argc, char **argv) {
     if (!f || !(f->io = core_io_new()) || !make_card(f, &f->cards[0]) || !make_card(f, &f->cards[1])) {
         return 2;
     }
-    f->dice.state = argc > 2 ? strtoull(argv[2], NULL, 0) | 1 : 0x9e3779b97f4a7c15ull;
+    f->dice.state = argc > 2 ? 2 * strtoull(argv[2], NULL, 0) + 1 : 0x9e3779b97f4a7c15ull;
     bool back = true;
     uint64_t done = 0;
     for (; back && done < runs; done++) {

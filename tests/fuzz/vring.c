@@ -120,7 +120,7 @@ static void one_run(struct fuzz *f) {
 
 int main(int argc, char **argv) {
     uint64_t runs = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
-    struct fuzz f = {.dice.state = argc > 2 ? strtoull(argv[2], NULL, 0) | 1 : 0x9e3779b97f4a7c15ull};
+    struct fuzz f = {.dice.state = argc > 2 ? 2 * strtoull(argv[2], NULL, 0) + 1 : 0x9e3779b97f4a7c15ull};
     const uint16_t sizes[] = {QUEUE, 8};
     const uint64_t features = VIRTIO_F_VERSION_1 | VIRTIO_F_PACKED | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT;
     if (!guest_new(&f.guest, core_virtio_new(4, features, sizes, 2, 16))) {
