@@ -1,4 +1,4 @@
-"""BMI, ADX, MOVBE, CRC32 and counts of bits: what they answer is what the host's processor answers, without an FPU too."""
+"""BMI, ADX, MOVBE, CRC32 and counts of bits answer what the host's processor answers, without an FPU too."""
 
 from __future__ import annotations
 
