@@ -23,7 +23,8 @@ import os, signal, sys
 from tests.bench.qmp import Client
 client = Client(sys.argv[1])
 client.sock.sendall(sys.argv[2].encode())
-assert b"return" in client.line() or b"event" in client.line()
+first = client.line()
+assert b"return" in first or b"event" in first, first
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
