@@ -121,9 +121,9 @@ static bool is_hot(struct blk_map *m, uint64_t offset, uint64_t size) {
     return hot;
 }
 
-/* Something of the file may have been given back: whether it is there is looked at again. */
+/* Something of the file may have been given back: whether it is there is looked at again. Only what was warmed costs. */
 static void cool(struct blk_map *m) {
-    if (m->at) {
+    if (m->at && madvise(m->heat, m->size / CHUNK, MADV_DONTNEED) < 0) { /* refused where it is locked */
         memset(m->heat, 0, m->size / CHUNK);
     }
 }
