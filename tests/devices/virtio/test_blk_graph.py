@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.devices.virtio.disks import DISCARD, FLUSH, IOERR, OK, READ, WRITE, WRITE_ZEROES, disk
+from tests.devices.virtio.disks import DISCARD, FLUSH, IOERR, OK, READ, WRITE, WRITE_ZEROES, Disk, disk
 from tests.devices.virtio.driver import STATUS
 
 SECTOR = 512
@@ -100,20 +100,25 @@ async def test_a_reset_while_python_works(raw: Path, thread: bool) -> None:
         assert [d.back(*each[1:])[0] for each in asked[1:]] == [0xEE] * 3
 
 
+async def held_while_answered(d: Disk, number: int, writable: Any, room: int) -> None:
+    """The machine stands still before Python answers; nothing changes until it goes on, and then it is given back."""
+    d.rings[0].kick()
+    await d.until(lambda: bool(d.device.engine._tasks))
+    d.device.engine.hold()
+    await d.until(lambda: not d.device.engine._tasks)
+    assert d.back(writable, room)[0] == 0xEE
+    assert d.rings[0].used() == []
+    d.device.engine.go_on()
+    await d.wait(number)
+
+
 @every_thread
 async def test_nothing_changes_while_the_machine_stands_still(raw: Path, thread: bool) -> None:
     """What Python answers meanwhile reaches the guest when it goes on."""
     slow = faulty(raw, **{"aioemu-faults": [{"delay-ms": 50, "times": 1}]})
     async with disk(slow, thread=thread) as d:
         number, writable, room = d.put(READ, 0, room=SECTOR)
-        d.rings[0].kick()
-        await d.until(lambda: bool(d.device.engine._tasks))
-        d.device.engine.hold()
-        await d.until(lambda: not d.device.engine._tasks)
-        assert d.back(writable, room)[0] == 0xEE
-        assert d.rings[0].used() == []
-        d.device.engine.go_on()
-        await d.wait(number)
+        await held_while_answered(d, number, writable, room)
         assert d.back(writable, room) == (OK, raw.read_bytes()[:SECTOR])
 
 
@@ -125,14 +130,7 @@ async def test_an_error_waits_for_the_machine_too(raw: Path, thread: bool, kind:
     async with disk(slow, thread=thread) as d:
         data, room = {READ: (b"", SECTOR), WRITE: (b"x" * SECTOR, 0), FLUSH: (b"", 0)}[kind]
         number, writable, room = d.put(kind, 0, data, room)
-        d.rings[0].kick()
-        await d.until(lambda: bool(d.device.engine._tasks))
-        d.device.engine.hold()
-        await d.until(lambda: not d.device.engine._tasks)
-        assert d.back(writable, room)[0] == 0xEE
-        assert d.rings[0].used() == []
-        d.device.engine.go_on()
-        await d.wait(number)
+        await held_while_answered(d, number, writable, room)
         assert d.back(writable, room)[0] == IOERR
 
 
