@@ -1,6 +1,6 @@
 /* tap.c: a port over a TAP device's descriptors, one for each queue: read in an io context (tap_read.c), written in the
- * sender's (tap_write.c). With a vnet header, checksums and segmentation pass through to the host's kernel. Not here: making devices.
- * A device that disappears takes the carrier and loses frames; it disturbs nothing else. */
+ * sender's (tap_write.c). With a vnet header, checksums and segmentation pass through to the host's kernel. Not here:
+ * making devices. A device that disappears takes the carrier and loses frames; it disturbs nothing else. */
 #include <errno.h>
 #include <linux/if_tun.h>
 #include <stdlib.h>

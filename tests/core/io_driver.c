@@ -33,12 +33,6 @@ struct driver {
     bool has_thread;
 };
 
-int64_t core_monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 static void fail(const char *promise) {
     fprintf(stdout, "broken: %s\n", promise);
     exit(1);

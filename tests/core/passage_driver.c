@@ -32,12 +32,6 @@ struct sender {
 static _Thread_local uint32_t self;
 static _Atomic bool stop;
 
-int64_t core_monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 /* Stay until the other sender has come in after this one did, or cannot: a change keeps it out. */
 static int relay_deliver(struct core_port *port, uint32_t queue, const struct core_frame *frames, int count) {
     struct relay *r = (struct relay *)port;

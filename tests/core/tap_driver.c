@@ -44,12 +44,6 @@ static struct {
 static struct core_frame frames[MOST];
 static struct core_net_hdr plain_header;
 
-int64_t core_monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 static int no_frames(struct core_port *port, uint32_t queue, const struct core_frame *some, int count) {
     (void)port, (void)queue, (void)some;
     return count;

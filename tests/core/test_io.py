@@ -19,7 +19,7 @@ FLAGS = "-std=gnu11 -D_GNU_SOURCE= -g -O1 -fno-sanitize-recover=all -pthread".sp
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """io_driver.c with the context's files, under one kind of sanitizer."""
     made = tmp_path_factory.mktemp("io") / "io_driver"
-    sources = [str(CORE / f"{name}.c") for name in ("io", "io_later", "iothread")]
+    sources = [str(CORE / f"{name}.c") for name in ("clock", "io", "io_later", "iothread")]
     command = ["gcc", *FLAGS, f"-fsanitize={request.param}", f"-I{CORE}", "-o", str(made), *sources]
     command.append(str(Path(__file__).with_name("io_driver.c")))
     subprocess.run(command, check=True)

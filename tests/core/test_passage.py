@@ -15,7 +15,7 @@ FLAGS = "-std=gnu11 -D_GNU_SOURCE= -g -O1 -fno-sanitize-recover=all -pthread".sp
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """passage_driver.c with the files of ports and links, under one kind of sanitizer."""
     made = tmp_path_factory.mktemp("passage") / "passage_driver"
-    wires = [CORE / f"{name}.c" for name in ("io", "io_later", "iothread", "port", "passage", "offload")]
+    wires = [CORE / f"{name}.c" for name in ("clock", "io", "io_later", "iothread", "port", "passage", "offload")]
     wires += [path for kind in ("link", "capture") for path in sorted(CORE.glob(f"{kind}*.c"))]
     command = ["gcc", *FLAGS, f"-fsanitize={request.param}", f"-I{CORE}", "-o", str(made), *map(str, wires)]
     subprocess.run([*command, str(Path(__file__).with_name("passage_driver.c")), "-lm"], check=True)

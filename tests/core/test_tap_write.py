@@ -12,7 +12,7 @@ from tests.netdev.namespaces import namespace
 
 CORE = Path(__file__).resolve().parents[2] / "aioemu" / "core"
 FLAGS = "-std=gnu11 -D_GNU_SOURCE= -g -O1 -fno-sanitize-recover=all -fsanitize=address,undefined -pthread".split()
-SOURCES = ("tap", "tap_read", "tap_write", "uring", "port", "passage", "offload", "io", "io_later", "iothread")
+SOURCES = "tap tap_read tap_write uring port passage offload io io_later iothread clock".split()
 ROUNDS = 200
 
 pytestmark = pytest.mark.skipif(

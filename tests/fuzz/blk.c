@@ -5,8 +5,9 @@
  *
  * One run is one driver's life on two split or packed queues: requests that are mostly possible, extents that come, are
  * void or lie about a file that is shorter, pauses, resets, queues that go and come back with another size while requests
- * are under way; with `race` another processor of the guest changes rings and buffers all the time. What must not happen is what the sanitizers report; a request that never comes back is found
- * too: at the end of a run that broke nothing all are. */
+ * are under way; with `race` another processor of the guest changes rings and buffers all the time. What must not happen
+ * is what the sanitizers report; a request that never comes back is found too: at the end of a run that broke nothing all
+ * are back. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
